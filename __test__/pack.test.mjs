@@ -1,0 +1,127 @@
+// What a user gets: the packages as they are published, packed, installed into an empty directory
+// without a network, and used from there.
+
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { after, before, describe, it } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { stage } from '../scripts/release.mjs'
+
+const root = resolve(fileURLToPath(import.meta.url), '../..')
+const { platformName, targets } = createRequire(import.meta.url)('../platform.js')
+const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+const platform = platformName()
+
+const WAT = `(module
+  (memory (export "memory") 1)
+  (func (export "wizer.initialize") (i32.store (i32.const 8) (i32.const 42)))
+  (func (export "answer") (result i32) (i32.load (i32.const 8))))`
+
+/** V8 is the judge: the initialization is done, and its function is gone. */
+async function assertInitialized(wasm) {
+  const { instance } = await WebAssembly.instantiate(wasm)
+  assert.equal(instance.exports.answer(), 42)
+  assert.equal(instance.exports['wizer.initialize'], undefined)
+}
+
+// Neither the settings of the npm that runs these tests nor an addon chosen for them reach the user's directory.
+const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(npm_|NODE_PATH$|WIZER_)/i.test(name)))
+
+/** Runs a program in a directory, and gives back its standard output. */
+function run(cwd, command, ...args) {
+  // On Windows, npm and npx are scripts, which only a shell can start.
+  const shell = process.platform === 'win32' && command !== process.execPath
+  const { status, stdout, stderr, error } = spawnSync(command, args, { cwd, env, encoding: 'utf8', shell })
+  assert.equal(status, 0, `${command} ${args.join(' ')}\n${error ?? ''}${stdout}${stderr}`)
+  return stdout
+}
+
+describe('the packed packages', { skip: !(platform in targets) && `no package for ${platform}` }, () => {
+  let directory, app
+  const packed = {}
+
+  before(() => {
+    const addon = join(root, `wizer.${platform}.node`)
+    assert.ok(existsSync(addon), `${addon} is not built: npm run build:test`)
+
+    directory = mkdtempSync(join(tmpdir(), 'wizer-pack-'))
+    stage(directory, { [platform]: addon })
+    for (const name of ['main', platform]) {
+      [packed[name]] = JSON.parse(run(join(directory, name), 'npm', 'pack', '--json', '--pack-destination', '..'))
+    }
+
+    app = join(directory, 'app')
+    mkdirSync(app)
+    writeFileSync(join(app, 'input.wat'), WAT)
+    const tarballs = Object.values(packed).map(({ filename }) => `../${filename}`)
+    run(app, 'npm', 'install', '--offline', '--ignore-scripts', '--no-audit', '--no-fund', ...tarballs)
+  })
+
+  after(() => directory && rmSync(directory, { recursive: true, force: true }))
+
+  it('hold what they should, and nothing else', () => {
+    const files = (name) => packed[name].files.map(({ path }) => path).sort()
+    assert.deepEqual(files('main'), [
+      'LICENSE',
+      'README.md',
+      'bin/wizer.js',
+      'index.d.mts',
+      'index.d.ts',
+      'index.js',
+      'index.mjs',
+      'package.json',
+      'platform.js',
+    ])
+    assert.deepEqual(files(platform), ['LICENSE', 'README.md', 'package.json', `wizer.${platform}.node`])
+  })
+
+  it('name every platform of the same version, and no registry', () => {
+    const text = readFileSync(join(app, 'node_modules/@jakechampion/wizer/package.json'), 'utf8')
+    const manifest = JSON.parse(text)
+    assert.deepEqual(
+      manifest.optionalDependencies,
+      Object.fromEntries(Object.keys(targets).map((name) => [`@jakechampion/wizer-${name}`, version])),
+    )
+    assert.equal(manifest.dependencies, undefined)
+    assert.equal(manifest.publishConfig.registry, undefined)
+    assert.doesNotMatch(text, /registry\./)
+  })
+
+  it('npx wizer --version', () => {
+    assert.equal(run(app, 'npx', '--no', '--offline', '--', 'wizer', '--version').trim(), `wizer ${version}`)
+  })
+
+  it('npx wizer input.wat -o out.wasm', async () => {
+    run(app, 'npx', '--no', '--offline', '--', 'wizer', 'input.wat', '-o', 'out.wasm')
+    await assertInitialized(readFileSync(join(app, 'out.wasm')))
+  })
+
+  it("require('@jakechampion/wizer')", async () => {
+    await assertInitialized(fromScript('main.cjs', "const { wizer } = require('@jakechampion/wizer')"))
+  })
+
+  it("import from '@jakechampion/wizer', by name and by default", async () => {
+    await assertInitialized(fromScript('named.mjs', "import { wizer } from '@jakechampion/wizer'"))
+    await assertInitialized(fromScript('default.mjs', "import wizer from '@jakechampion/wizer'"))
+  })
+
+  it('types, for both', { skip: !existsSync(join(root, 'node_modules/typescript')) && 'npm ci was not run' }, () => {
+    const use = "const bytes: Promise<Buffer> = wizer('(module)', { initFunc: 'go' })\nvoid bytes\n"
+    writeFileSync(join(app, 'use.cts'), `import { wizer } from '@jakechampion/wizer'\n${use}`)
+    writeFileSync(join(app, 'use.mts'), `import wizer from '@jakechampion/wizer'\n${use}`)
+    const types = ['--types', 'node', '--typeRoots', join(root, 'node_modules/@types')]
+    const options = ['--module', 'nodenext', '--target', 'es2022', '--strict', '--noEmit', ...types]
+    run(app, process.execPath, join(root, 'node_modules/typescript/bin/tsc'), ...options, 'use.cts', 'use.mts')
+  })
+
+  /** Runs a script that gets `wizer` by its first line; gives back the module that it made. */
+  function fromScript(name, first) {
+    const file = join(app, name)
+    writeFileSync(file, `${first}\nwizer(${JSON.stringify(WAT)}).then((wasm) => console.log(wasm.toString('base64')))\n`)
+    return Buffer.from(run(app, process.execPath, file), 'base64')
+  }
+})
