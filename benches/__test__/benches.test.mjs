@@ -46,7 +46,9 @@ test('medians and ratios', () => {
 
 test('jobs take turns', () => {
   const order = []
-  const times = inTurn([node('a', WRITES), node('b', WRITES)], 2, (round, job) => order.push(`${job.label}${round}`))
+  const times = inTurn([node('a', WRITES), node('b', WRITES)], 2, (round, job) =>
+    order.push(`${job.label}${round}`),
+  )
   assert.deepEqual(order, ['a0', 'b0', 'a1', 'b1'])
   assert.deepEqual(
     times.map((one) => one.length),
@@ -74,6 +76,10 @@ test('a failed run is an error that shows what the program said', () => {
     () => runOnce(node('the program', 'console.error("no such export"); process.exit(2)')),
     /the program ended with status 2:\nno such export/,
   )
+})
+
+test('a run without an output is an error', () => {
+  assert.throws(() => runOnce(node('the program', '')), /wrote no output/)
 })
 
 test("memory is the program's own", (t) => {

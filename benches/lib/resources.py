@@ -7,7 +7,7 @@ system hands a process's resource usage to its parent alone, and Node has no
 call to ask for it.
 
 A spawned process starts with its parent's peak of memory on its account, so
-no program shows less than this one's own, about 12 MB.
+no program shows less than this one's own, about 14 MB.
 """
 
 import json
