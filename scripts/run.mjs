@@ -14,10 +14,10 @@ export class Failure extends Error {}
 
 /**
  * Runs a program in the checkout, with this process's standard streams. Throws a `Failure` when it
- * can't be started or doesn't succeed. With `capture`, gives back what it wrote to stdout.
+ * can't be started or doesn't succeed. With `capture`, gives back what it wrote to stdout,
+ * and doesn't say that it runs; `shown` is how the command is shown otherwise.
  */
-export function run(command, args, { cwd = root, env = {}, capture = false } = {}) {
-  const shown = [command, ...args].join(' ')
+export function run(command, args, { cwd = root, env = {}, capture = false, shown = [command, ...args].join(' ') } = {}) {
   if (!capture) console.log(`$ ${shown}`)
   const { error, status, signal, stdout } = spawnSync(command, args, {
     cwd,
