@@ -1,0 +1,446 @@
+//! The command line, once for the native program and for `npx wizer`.
+
+mod progress;
+mod report;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+
+use crate::error::Error;
+use crate::host::stdio::{Standard, write_all};
+use crate::options::{self, Dir, Options, Preload, PreloadSource};
+use crate::wizer::{Failure, Outcome, Wizer};
+
+/// Pre-initialize a WebAssembly module: run its initialization function now, and write a module
+/// that is already initialized.
+#[derive(Parser, Debug)]
+#[command(
+    name = "wizer",
+    version,
+    about = "Pre-initialize a WebAssembly module",
+    long_about = "Pre-initialize a WebAssembly module: instantiate it, run its initialization \
+                  function, and write a module whose memories and globals already hold the \
+                  initialized state. Whoever runs that module does not wait for the set-up.",
+    after_help = "Example: wizer app.wasm -o app.init.wasm --allow-wasi",
+    after_long_help = "EXIT STATUS: 0 when the output was written; 1 on any error, and then an \
+                       existing output is as it was; 2 for options that make no sense.\n\n\
+                       ENVIRONMENT: NO_COLOR switches colours off."
+)]
+struct Args {
+    /// The module, in the binary or the text format [default: standard input]
+    #[arg(value_name = "INPUT")]
+    input: Option<PathBuf>,
+
+    /// Where to write the initialized module [default: standard output]
+    ///
+    /// A file is replaced as a whole once everything has gone well, and may be the input.
+    #[arg(short, value_name = "OUTPUT")]
+    output: Option<PathBuf>,
+
+    /// The exported function that initializes the module
+    ///
+    /// It takes no parameters and returns nothing. By default, `wizer.initialize` or else
+    /// `wizer-initialize`. Instantiation, the start function and a reactor's `_initialize` come
+    /// before it, once.
+    #[arg(short = 'f', long, value_name = "NAME")]
+    init_func: Option<String>,
+
+    /// Rename an export of the output, overwriting one that has the new name
+    ///
+    /// May be given several times; every name at most once on each side. Typical:
+    /// `-r _start=wizer.resume`.
+    #[arg(
+        short,
+        long = "rename-func",
+        visible_alias = "func-rename",
+        value_name = "NEW=OLD",
+        value_parser = rename,
+    )]
+    rename_func: Vec<(String, String)>,
+
+    /// Keep the initialization function exported [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    keep_init_func: Option<bool>,
+
+    /// Let the initialization call WASI
+    ///
+    /// What it reads (random numbers, clocks, the environment) becomes part of the output, the
+    /// same in every instance of it. `--verbose` counts such reads.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    allow_wasi: Option<bool>,
+
+    /// Give WASI the process's standard input, output and error [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    inherit_stdio: Option<bool>,
+
+    /// Give WASI the process's environment variables [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    inherit_env: Option<bool>,
+
+    /// Set an environment variable for WASI
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    env: Vec<(String, String)>,
+
+    /// Add an argument for WASI; the first is the program's name
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    arg: Vec<String>,
+
+    /// Let WASI use a directory
+    #[arg(long, value_name = "DIR")]
+    dir: Vec<PathBuf>,
+
+    /// Let WASI use the host's directory HOST under the name GUEST
+    #[arg(long, value_name = "GUEST::HOST", value_parser = map_dir)]
+    mapdir: Vec<(String, PathBuf)>,
+
+    /// As --mapdir, and WASI can change nothing in it
+    #[arg(long, value_name = "GUEST::HOST", value_parser = map_dir)]
+    mapdir_readonly: Vec<(String, PathBuf)>,
+
+    /// Instantiate the module in FILE first, to be imported from as NAME
+    ///
+    /// The output still imports from NAME. It does not carry the preloaded module's state, and
+    /// a change of that is an error.
+    #[arg(long, value_name = "NAME=FILE", value_parser = preload)]
+    preload: Vec<(String, PathBuf)>,
+
+    /// Let the state of preloaded modules change, although the output does not carry it
+    #[arg(long)]
+    allow_preload_changes: bool,
+
+    /// Who runs the module: auto, baseline or optimizing
+    ///
+    /// `baseline` compiles fast (Winch), `optimizing` makes fast code (Cranelift). `auto` takes
+    /// the first that can compile the module.
+    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = engine)]
+    engine: options::Engine,
+
+    /// End with an error when the initialization takes longer, in milliseconds [default: none]
+    #[arg(long, value_name = "MS")]
+    timeout: Option<u64>,
+
+    /// End with an error when the memories grow beyond this, in bytes [default: none]
+    #[arg(long, value_name = "BYTES")]
+    max_memory: Option<u64>,
+
+    /// Print what happened, as a table on standard error
+    #[arg(short, long)]
+    verbose: bool,
+
+    /// Write what happened to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+
+    /// Make relaxed SIMD instructions give the same results on every machine [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
+    relaxed_simd_deterministic: Option<bool>,
+
+    /// Accept modules that use multi-memory [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
+    wasm_multi_memory: Option<bool>,
+
+    /// Accept modules that use multi-value [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
+    wasm_multi_value: Option<bool>,
+
+    /// Accept modules that use bulk memory operations [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
+    wasm_bulk_memory: Option<bool>,
+
+    /// Accept modules that use SIMD [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
+    wasm_simd: Option<bool>,
+
+    /// Accept modules that use relaxed SIMD [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
+    wasm_relaxed_simd: Option<bool>,
+
+    /// Accept modules that use reference types [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
+    wasm_reference_types: Option<bool>,
+}
+
+fn rename(text: &str) -> Result<(String, String), Error> {
+    options::parse_rename(text)
+}
+
+fn map_dir(text: &str) -> Result<(String, PathBuf), Error> {
+    options::parse_map_dir(text)
+}
+
+fn preload(text: &str) -> Result<(String, PathBuf), Error> {
+    options::parse_preload(text)
+}
+
+fn engine(text: &str) -> Result<options::Engine, Error> {
+    options::Engine::from_name(text)
+}
+
+fn variable(text: &str) -> Result<(String, String), Error> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err(Error::option(format!(
+            "the variable `{text}` must have the form `NAME=VALUE`"
+        ))),
+    }
+}
+
+impl Args {
+    fn options(&self) -> Options {
+        let mut options = Options {
+            init_func: self.init_func.clone(),
+            keep_init_func: self.keep_init_func.unwrap_or(false),
+            renames: self.rename_func.clone(),
+            allow_preload_changes: self.allow_preload_changes,
+            engine: self.engine,
+            timeout: self.timeout.map(Duration::from_millis),
+            max_memory: self.max_memory,
+            allow_wasi: self.allow_wasi.unwrap_or(false),
+            ..Options::default()
+        };
+        for (name, file) in &self.preload {
+            options.preloads.push(Preload {
+                name: name.clone(),
+                source: PreloadSource::File(file.clone()),
+            });
+        }
+        let wasi = &mut options.wasi;
+        wasi.inherit_env = self.inherit_env.unwrap_or(false);
+        wasi.env = self.env.iter().cloned().collect();
+        wasi.args = self.arg.clone();
+        if !self.inherit_stdio.unwrap_or(true) {
+            wasi.stdin = options::Stdin::Ignore;
+            wasi.stdout = options::Stdout::Ignore;
+            wasi.stderr = options::Stdout::Ignore;
+        }
+        wasi.dirs.extend(self.dir.iter().map(|host| Dir {
+            host: host.clone(),
+            guest: host.to_string_lossy().into_owned(),
+            readonly: false,
+        }));
+        for (mappings, readonly) in [(&self.mapdir, false), (&self.mapdir_readonly, true)] {
+            wasi.dirs.extend(mappings.iter().map(|(guest, host)| Dir {
+                host: host.clone(),
+                guest: guest.clone(),
+                readonly,
+            }));
+        }
+        let features = &mut options.features;
+        for (given, feature) in [
+            (self.wasm_bulk_memory, &mut features.bulk_memory),
+            (self.wasm_multi_memory, &mut features.multi_memory),
+            (self.wasm_multi_value, &mut features.multi_value),
+            (self.wasm_reference_types, &mut features.reference_types),
+            (self.wasm_simd, &mut features.simd),
+            (self.wasm_relaxed_simd, &mut features.relaxed_simd),
+            (
+                self.relaxed_simd_deterministic,
+                &mut features.relaxed_simd_deterministic,
+            ),
+        ] {
+            if let Some(given) = given {
+                *feature = given;
+            }
+        }
+        options
+    }
+}
+
+/// Runs the program with these arguments (its own name not among them), and returns its exit
+/// status.
+///
+/// ```
+/// assert_eq!(wizer::cli::run(["--version"]), 0);
+/// ```
+pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> u8 {
+    let command = Args::command().color(match colours() {
+        true => clap::ColorChoice::Always,
+        false => clap::ColorChoice::Never,
+    });
+    let args = join_booleans(&command, args.into_iter().map(Into::into).collect());
+    let parsed = command
+        .try_get_matches_from(std::iter::once("wizer".into()).chain(args))
+        .and_then(|matches| Args::from_arg_matches(&matches));
+    let args = match parsed {
+        Ok(args) => args,
+        Err(error) => {
+            let (to, status) = match error.use_stderr() {
+                true => (Standard::Err, 2),
+                false => (Standard::Out, 0),
+            };
+            let text = match colours() {
+                true => error.render().ansi().to_string(),
+                false => error.render().to_string(),
+            };
+            // Nobody is left to be told that they could not be told.
+            let _ = write_all(to, text.as_bytes());
+            return status;
+        }
+    };
+    match work(&args) {
+        Ok(()) => 0,
+        Err(error) => {
+            let _ = write_all(Standard::Err, report::error(&error, colours()).as_bytes());
+            1
+        }
+    }
+}
+
+/// Whether standard error shows colours.
+fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+/// Makes `--flag true` into `--flag=true` for flags with an optional boolean, so that a file
+/// name may follow a bare `--flag`.
+fn join_booleans(command: &clap::Command, args: Vec<OsString>) -> Vec<OsString> {
+    let is_boolean = |arg: &OsString| {
+        let Some(long) = arg.to_str().and_then(|a| a.strip_prefix("--")) else {
+            return false;
+        };
+        command.get_arguments().any(|a| {
+            a.get_long() == Some(long)
+                && a.is_require_equals_set()
+                && matches!(a.get_action(), ArgAction::Set)
+        })
+    };
+    let mut out: Vec<OsString> = Vec::with_capacity(args.len());
+    for arg in args {
+        match out.last_mut() {
+            Some(last) if (arg == "true" || arg == "false") && is_boolean(last) => {
+                last.push("=");
+                last.push(arg);
+            }
+            _ => out.push(arg),
+        }
+    }
+    out
+}
+
+fn work(args: &Args) -> Result<(), Error> {
+    let wasm = read_input(args.input.as_deref())?;
+    if args.output.is_none() && std::io::stdout().is_terminal() {
+        return Err(Error::option(
+            "standard output is a terminal, which cannot show a module; name a file with -o",
+        ));
+    }
+    let mut options = args.options();
+    let guest_writes = options.allow_wasi && options.wasi.stdout == options::Stdout::Inherit;
+    let spinner = progress::Spinner::start(guest_writes);
+    options.progress = spinner.progress();
+    let result = Wizer::with_options(options).snapshot_or_output(&wasm);
+    drop(spinner);
+    if let Some(path) = &args.report {
+        report::write_json(path, result.as_ref())?;
+    }
+    let Outcome { wasm, report, .. } = result.map_err(|failure| {
+        let Failure { error, .. } = *failure;
+        error
+    })?;
+    for warning in &report.warnings {
+        let _ = write_all(
+            Standard::Err,
+            report::warning(warning, colours()).as_bytes(),
+        );
+    }
+    match &args.output {
+        Some(path) => write_output(path, &wasm)?,
+        None => write_all(Standard::Out, &wasm).map_err(|source| Error::Io {
+            action: "write to",
+            path: "standard output".into(),
+            source,
+        })?,
+    }
+    if args.verbose {
+        let _ = write_all(Standard::Err, report::table(&report, colours()).as_bytes());
+    }
+    Ok(())
+}
+
+fn read_input(path: Option<&Path>) -> Result<Vec<u8>, Error> {
+    match path {
+        Some(path) => std::fs::read(path).map_err(|source| Error::Io {
+            action: "open the input file",
+            path: path.into(),
+            source,
+        }),
+        None => {
+            if std::io::stdin().is_terminal() {
+                return Err(Error::option(
+                    "no module was given: name a file, or pipe a module into standard input \
+                     (`wizer --help` tells more)",
+                ));
+            }
+            let mut bytes = Vec::new();
+            match std::io::stdin().lock().read_to_end(&mut bytes) {
+                Ok(_) => Ok(bytes),
+                Err(source) => Err(Error::Io {
+                    action: "read",
+                    path: "standard input".into(),
+                    source,
+                }),
+            }
+        }
+    }
+}
+
+/// Replaces a regular file as a whole or not at all; writes to anything else directly.
+fn write_output(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let failed = |source| Error::Io {
+        action: "write the output file",
+        path: path.into(),
+        source,
+    };
+    // A symbolic link stays one: its target is replaced.
+    let (target, metadata) = match std::fs::canonicalize(path) {
+        Ok(target) => {
+            let metadata = std::fs::metadata(&target).map_err(failed)?;
+            (target, Some(metadata))
+        }
+        Err(_) => (path.to_path_buf(), None),
+    };
+    if metadata.as_ref().is_some_and(|m| !m.is_file()) {
+        return std::fs::OpenOptions::new()
+            .write(true)
+            .open(&target)
+            .and_then(|mut file: File| file.write_all(bytes))
+            .map_err(failed);
+    }
+    let directory = match target.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".wizer-").suffix(".tmp");
+    #[cfg(unix)]
+    {
+        // A new file gets what the umask leaves, as any program's output does.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(directory).map_err(failed)?;
+    if let Some(metadata) = metadata {
+        file.as_file()
+            .set_permissions(metadata.permissions())
+            .map_err(failed)?;
+    }
+    file.write_all(bytes).map_err(failed)?;
+    file.persist(&target).map_err(|e| failed(e.error))?;
+    Ok(())
+}

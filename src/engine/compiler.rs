@@ -1,0 +1,671 @@
+//! The compiled tier: wasmtime, with Winch or Cranelift.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use wasmparser::FuncType;
+use wasmtime::{AsContextMut, Caller, Config, Extern, Func, Instance, Linker, Store, Val};
+
+use super::stack::MAX_WASM_STACK;
+use super::{Engine, InstanceId, ModuleId, imported_function_types};
+use crate::error::{Error, Frame, Trap, TrapReason};
+use crate::host::{Binding, Guest, HostState, Imports, Limiter};
+use crate::instrument::Instrumented;
+use crate::module::{Module, val_type_name};
+use crate::options::{Features, Options};
+use crate::value::{Reference, Value};
+
+/// What a store holds for functions of a custom [`wasmtime::Linker`]. Opaque.
+pub struct StoreData(HostState);
+
+/// Which of wasmtime's compilers is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// Winch: makes code fast.
+    Baseline,
+    /// Cranelift: makes fast code, and compiles every proposal.
+    Optimizing,
+}
+
+impl Strategy {
+    fn name(self) -> &'static str {
+        match self {
+            Strategy::Baseline => "wasmtime (Winch)",
+            Strategy::Optimizing => "wasmtime (Cranelift)",
+        }
+    }
+}
+
+/// A loaded module, and what instantiating it takes.
+struct Loaded {
+    module: wasmtime::Module,
+    function_types: Vec<Option<FuncType>>,
+    code_shift: i64,
+}
+
+/// An instance.
+struct Instantiated {
+    instance: Instance,
+    module: ModuleId,
+    /// Its exported memories: looking an export up takes the store mutably, and reading one
+    /// must not.
+    memories: HashMap<String, Extern>,
+}
+
+/// wasmtime with one store.
+pub struct Compiler {
+    strategy: Strategy,
+    store: Store<StoreData>,
+    linker: Linker<StoreData>,
+    imports: Imports,
+    modules: Vec<Loaded>,
+    instances: Vec<Instantiated>,
+}
+
+/// Makes the linker that a Rust caller provides, for an engine.
+type MakeLinker<'l> = &'l dyn Fn(&wasmtime::Engine) -> wasmtime::Result<Linker<StoreData>>;
+
+impl Compiler {
+    /// An engine with this compiler.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] where the compiler does not exist for this machine.
+    pub fn new(
+        strategy: Strategy,
+        options: &Options,
+        make_linker: Option<MakeLinker<'_>>,
+    ) -> Result<Compiler, Error> {
+        let unsupported = |e: wasmtime::Error| Error::Unsupported {
+            message: format!("{e:#}"),
+        };
+        let engine = wasmtime::Engine::new(&config(strategy, options)).map_err(unsupported)?;
+        let mut store = Store::new(&engine, StoreData(HostState::new(options)?));
+        store.limiter(|data| &mut data.0.limiter);
+        if let Some(interrupt) = &options.interrupt {
+            store.set_epoch_deadline(1);
+            let engine = engine.weak();
+            interrupt.on_end(Box::new(move || {
+                if let Some(engine) = engine.upgrade() {
+                    engine.increment_epoch();
+                }
+            }));
+        }
+        let linker = match make_linker {
+            Some(make) => make(&engine).map_err(|e| {
+                Error::option(format!("the custom linker could not be made: {e:#}"))
+            })?,
+            None => Linker::new(&engine),
+        };
+        Ok(Compiler {
+            strategy,
+            store,
+            linker,
+            imports: Imports::new(options),
+            modules: Vec::new(),
+            instances: Vec::new(),
+        })
+    }
+
+    /// The things that a module imports, in order: from the linker, else from the host.
+    fn resolve(&mut self, id: ModuleId) -> Result<Vec<Extern>, Error> {
+        let Loaded {
+            module,
+            function_types,
+            ..
+        } = &self.modules[id.0];
+        let mut externs = Vec::new();
+        for (import, function_type) in module.imports().zip(function_types) {
+            if let Some(found) = self.linker.get_by_import(&mut self.store, &import) {
+                externs.push(found);
+                continue;
+            }
+            let (from, name) = (import.module(), import.name());
+            let Some(ty) = import.ty().func().cloned() else {
+                return Err(Error::ImportMissing {
+                    kind: match import.ty() {
+                        wasmtime::ExternType::Memory(_) => "memory",
+                        wasmtime::ExternType::Table(_) => "table",
+                        wasmtime::ExternType::Tag(_) => "tag",
+                        _ => "global",
+                    },
+                    module: from.into(),
+                    name: name.into(),
+                });
+            };
+            let function_type = function_type.clone().expect("a function import has a type");
+            let binding = match self.imports.resolve(from, name) {
+                Binding::Wasi(wasi) if !wasi.has_type(&function_type) => Binding::Missing {
+                    help: Some(format!(
+                        "the module imports it as {}, which is not its type in WASI",
+                        signature(&function_type)
+                    )),
+                },
+                binding => binding,
+            };
+            let host = Host {
+                binding,
+                module: from.into(),
+                name: name.into(),
+                ty: function_type,
+                results: ty.results().collect(),
+            };
+            let func = Func::new(&mut self.store, ty, move |caller, params, results| {
+                host.call(caller, params, results)
+            });
+            externs.push(func.into());
+        }
+        Ok(externs)
+    }
+
+    fn export(&mut self, instance: InstanceId, export: &str) -> Result<Extern, Error> {
+        self.instances[instance.0]
+            .instance
+            .get_export(&mut self.store, export)
+            .ok_or_else(|| Error::internal(format!("the instance does not export `{export}`")))
+    }
+
+    /// The error of something that failed while code of `module` ran.
+    fn failure(&self, error: wasmtime::Error, module: ModuleId, function: &str) -> Error {
+        if let Some(interrupt) = &self.store.data().0.interrupt
+            && let Err(ended) = interrupt.check()
+        {
+            return ended;
+        }
+        let shift = self.modules[module.0].code_shift;
+        let frames = match error.downcast_ref::<wasmtime::WasmBacktrace>() {
+            Some(backtrace) => backtrace
+                .frames()
+                .iter()
+                .map(|frame| Frame {
+                    function: frame.func_index(),
+                    name: frame.func_name().map(demangle),
+                    module: frame.module().name().map(Into::into),
+                    offset: frame
+                        .module_offset()
+                        .and_then(|o| usize::try_from(o as i64 - shift).ok()),
+                })
+                .collect(),
+            None => Vec::new(),
+        };
+        Error::Trap(Box::new(Trap {
+            function: function.into(),
+            frames,
+            reason: reason(error),
+        }))
+    }
+}
+
+/// The configuration of an engine with this compiler.
+fn config(strategy: Strategy, options: &Options) -> Config {
+    let Features {
+        bulk_memory,
+        multi_memory,
+        multi_value,
+        reference_types,
+        simd,
+        relaxed_simd,
+        relaxed_simd_deterministic,
+    } = options.features;
+    let mut config = Config::new();
+    config
+        .strategy(match strategy {
+            Strategy::Baseline => wasmtime::Strategy::Winch,
+            Strategy::Optimizing => wasmtime::Strategy::Cranelift,
+        })
+        // With copy-on-write images, initial data that is never touched would not be there.
+        .memory_init_cow(false)
+        .max_wasm_stack(MAX_WASM_STACK)
+        // No stack is ever made for asynchronous calls, but the two are compared.
+        .async_stack_size(2 * MAX_WASM_STACK)
+        .epoch_interruption(options.interrupt.is_some())
+        .relaxed_simd_deterministic(relaxed_simd_deterministic)
+        .wasm_custom_page_sizes(true)
+        .wasm_wide_arithmetic(true)
+        .shared_memory(true);
+    // Only switched off, never on: what a compiler does not support is off by default.
+    if !bulk_memory {
+        config.wasm_bulk_memory(false);
+    }
+    if !multi_memory {
+        config.wasm_multi_memory(false);
+    }
+    if !multi_value {
+        config.wasm_multi_value(false);
+    }
+    if !simd {
+        config.wasm_simd(false);
+    }
+    if !relaxed_simd || !simd {
+        config.wasm_relaxed_simd(false);
+    }
+    if !reference_types {
+        config
+            .wasm_gc(false)
+            .wasm_function_references(false)
+            .wasm_exceptions(false)
+            .wasm_reference_types(false);
+    }
+    config
+}
+
+impl Engine for Compiler {
+    fn name(&self) -> &'static str {
+        self.strategy.name()
+    }
+
+    fn load(&mut self, module: &Module<'_>, code: &Instrumented) -> Result<ModuleId, Error> {
+        // A compiler that gives up by a panic has not touched anything that is kept.
+        let engine = self.store.engine();
+        let compiled = catch_unwind(AssertUnwindSafe(|| {
+            wasmtime::Module::from_binary(engine, &code.bytes)
+        }));
+        let compiled = match compiled {
+            Ok(Ok(compiled)) => compiled,
+            Ok(Err(error)) => {
+                return Err(Error::Unsupported {
+                    message: format!("{error:#}"),
+                });
+            }
+            Err(_) => {
+                return Err(Error::Unsupported {
+                    message: format!("{} gave up on it", self.strategy.name()),
+                });
+            }
+        };
+        self.modules.push(Loaded {
+            module: compiled,
+            function_types: imported_function_types(module),
+            code_shift: code.code_shift,
+        });
+        Ok(ModuleId(self.modules.len() - 1))
+    }
+
+    fn instantiate(&mut self, id: ModuleId, name: Option<&str>) -> Result<InstanceId, Error> {
+        let externs = self.resolve(id)?;
+        let Loaded {
+            module,
+            function_types,
+            ..
+        } = &self.modules[id.0];
+        for ((import, provided), function_type) in
+            module.imports().zip(&externs).zip(function_types)
+        {
+            let provided = provided.ty(&self.store);
+            if let Some(message) = mismatch(&import.ty(), &provided, function_type.as_ref()) {
+                return Err(Error::ImportType {
+                    module: import.module().into(),
+                    name: import.name().into(),
+                    message,
+                });
+            }
+        }
+        let instance = Instance::new(&mut self.store, module, &externs)
+            .map_err(|e| self.failure(e, id, "instantiation"))?;
+        if let Some(name) = name {
+            self.linker
+                .instance(&mut self.store, name, instance)
+                .map_err(|e| Error::option(format!("cannot preload `{name}`: {e:#}")))?;
+        }
+        let memories = instance
+            .exports(&mut self.store)
+            .map(|export| (export.name().to_string(), export.into_extern()))
+            .filter(|(_, e)| matches!(e, Extern::Memory(_) | Extern::SharedMemory(_)))
+            .collect();
+        self.instances.push(Instantiated {
+            instance,
+            module: id,
+            memories,
+        });
+        Ok(InstanceId(self.instances.len() - 1))
+    }
+
+    fn call(
+        &mut self,
+        instance: InstanceId,
+        export: &str,
+        label: &str,
+        args: &[Value],
+    ) -> Result<Vec<Value>, Error> {
+        let func = self
+            .export(instance, export)?
+            .into_func()
+            .ok_or_else(|| Error::internal(format!("`{export}` is no function")))?;
+        match call(&mut self.store, func, args) {
+            Ok(values) => Ok(values),
+            Err(error) => {
+                let module = self.instances[instance.0].module;
+                Err(self.failure(error, module, label))
+            }
+        }
+    }
+
+    fn memory(&self, instance: InstanceId, export: &str) -> Result<(u64, &[u8]), Error> {
+        match self.instances[instance.0].memories.get(export) {
+            Some(Extern::Memory(memory)) => {
+                Ok((memory.size(&self.store), memory.data(&self.store)))
+            }
+            Some(Extern::SharedMemory(memory)) => {
+                let data = memory.data();
+                // SAFETY: as in `CallingGuest::memory_and_host`, no other thread reaches the
+                // memory, and nothing runs while the caller looks at it.
+                let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), data.len()) };
+                Ok((memory.size(), bytes))
+            }
+            _ => Err(Error::internal(format!("`{export}` is no exported memory"))),
+        }
+    }
+
+    fn global(&mut self, instance: InstanceId, export: &str) -> Result<Value, Error> {
+        let global = self
+            .export(instance, export)?
+            .into_global()
+            .ok_or_else(|| Error::internal(format!("`{export}` is no global")))?;
+        let value = global.get(&mut self.store);
+        Ok(from_val(&mut self.store, &value))
+    }
+
+    fn table(&mut self, instance: InstanceId, export: &str) -> Result<Vec<Reference>, Error> {
+        let table = self
+            .export(instance, export)?
+            .into_table()
+            .ok_or_else(|| Error::internal(format!("`{export}` is no table")))?;
+        let size = table.size(&self.store);
+        let mut slots = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+        for slot in 0..size {
+            let value: Val = table
+                .get(&mut self.store, slot)
+                .ok_or_else(|| Error::internal("a table shrank while it was read"))?
+                .into();
+            match from_val(&mut self.store, &value) {
+                Value::Ref(reference) => slots.push(reference),
+                _ => return Err(Error::internal("a table slot is no reference")),
+            }
+        }
+        Ok(slots)
+    }
+
+    fn host(&mut self) -> &mut HostState {
+        &mut self.store.data_mut().0
+    }
+}
+
+/// A function import, answered by the host.
+struct Host {
+    binding: Binding,
+    module: String,
+    name: String,
+    ty: FuncType,
+    results: Vec<wasmtime::ValType>,
+}
+
+impl Host {
+    fn call(
+        &self,
+        mut caller: Caller<'_, StoreData>,
+        params: &[Val],
+        results: &mut [Val],
+    ) -> wasmtime::Result<()> {
+        let args: Vec<Value> = params
+            .iter()
+            .map(|value| from_val(&mut caller, value))
+            .collect();
+        let mut guest = CallingGuest {
+            caller: &mut caller,
+        };
+        let values = self
+            .binding
+            .call(&mut guest, &self.module, &self.name, &self.ty, &args)
+            .map_err(wasmtime::Error::from)?;
+        if values.len() != results.len() {
+            return Err(TrapReason::Host(
+                format!(
+                    "`{}::{}` returned {} values instead of {}",
+                    self.module,
+                    self.name,
+                    values.len(),
+                    results.len()
+                )
+                .into(),
+            )
+            .into());
+        }
+        for ((result, value), ty) in results.iter_mut().zip(values).zip(&self.results) {
+            *result = to_val(&mut caller, value, ty).map_err(wasmtime::Error::from)?;
+        }
+        Ok(())
+    }
+}
+
+/// The instance that is calling a host function.
+struct CallingGuest<'c, 's> {
+    caller: &'c mut Caller<'s, StoreData>,
+}
+
+impl Guest for CallingGuest<'_, '_> {
+    fn host(&mut self) -> &mut HostState {
+        &mut self.caller.data_mut().0
+    }
+
+    fn memory_and_host(&mut self, export: &str) -> Option<(&mut [u8], &mut HostState)> {
+        match self.caller.get_export(export)? {
+            Extern::Memory(memory) => {
+                let (bytes, data) = memory.data_and_store_mut(&mut *self.caller);
+                Some((bytes, &mut data.0))
+            }
+            Extern::SharedMemory(memory) => {
+                let data = memory.data();
+                // SAFETY: the memory is shared in type only. No other thread can reach it: this
+                // run has started none, and the memory was made by this run's instance.
+                let bytes =
+                    unsafe { std::slice::from_raw_parts_mut(data.as_ptr() as *mut u8, data.len()) };
+                Some((bytes, &mut self.caller.data_mut().0))
+            }
+            _ => None,
+        }
+    }
+
+    fn function_type(&mut self, export: &str) -> Option<FuncType> {
+        let ty = self
+            .caller
+            .get_export(export)?
+            .into_func()?
+            .ty(&self.caller);
+        let convert = |ty: wasmtime::ValType| numeric(&ty);
+        Some(FuncType::new(
+            ty.params().map(convert).collect::<Option<Vec<_>>>()?,
+            ty.results().map(convert).collect::<Option<Vec<_>>>()?,
+        ))
+    }
+
+    fn call(&mut self, export: &str, args: &[Value]) -> Result<Vec<Value>, TrapReason> {
+        let Some(func) = self.caller.get_export(export).and_then(Extern::into_func) else {
+            return Err(TrapReason::Host(
+                format!("the module exports no function `{export}`").into(),
+            ));
+        };
+        call(&mut *self.caller, func, args).map_err(reason)
+    }
+}
+
+fn call(
+    mut store: impl AsContextMut<Data = StoreData>,
+    func: Func,
+    args: &[Value],
+) -> wasmtime::Result<Vec<Value>> {
+    let ty = func.ty(&store);
+    let params = ty
+        .params()
+        .zip(args)
+        .map(|(ty, value)| to_val(&mut store, *value, &ty))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut results = vec![Val::I32(0); ty.results().len()];
+    func.call(&mut store, &params, &mut results)?;
+    Ok(results
+        .iter()
+        .map(|value| from_val(&mut store, value))
+        .collect())
+}
+
+/// Why a call failed.
+fn reason(error: wasmtime::Error) -> TrapReason {
+    if let Some(trap) = error.downcast_ref::<wasmtime::Trap>() {
+        let text = trap.to_string();
+        return TrapReason::Wasm(text.strip_prefix("wasm trap: ").unwrap_or(&text).into());
+    }
+    match error.downcast::<TrapReason>() {
+        Ok(reason) => reason,
+        Err(other) => {
+            // A function of a custom linker failed, with an error of its own.
+            let message = other.root_cause().to_string();
+            TrapReason::Host(message.into())
+        }
+    }
+}
+
+/// What does not fit between an import and what is provided for it.
+fn mismatch(
+    wanted: &wasmtime::ExternType,
+    provided: &wasmtime::ExternType,
+    function: Option<&FuncType>,
+) -> Option<String> {
+    use wasmtime::ExternType as T;
+    match (wanted, provided) {
+        (T::Func(wanted), T::Func(found)) => (!found.matches(wanted)).then(|| {
+            format!(
+                "the module wants a function {}, and a function {found} is provided",
+                function.map_or_else(|| wanted.to_string(), signature)
+            )
+        }),
+        (T::Global(_), T::Global(_))
+        | (T::Table(_), T::Table(_))
+        | (T::Memory(_), T::Memory(_))
+        | (T::Tag(_), T::Tag(_)) => None,
+        _ => Some("what is provided is of another kind".into()),
+    }
+}
+
+/// A function type in the text format's terms: `(i32, i64) -> (f32)`.
+fn signature(ty: &FuncType) -> String {
+    let list = |types: &[wasmparser::ValType]| {
+        let names: Vec<_> = types.iter().map(|t| val_type_name(*t)).collect();
+        format!("({})", names.join(", "))
+    };
+    format!("{} -> {}", list(ty.params()), list(ty.results()))
+}
+
+/// A value type as functions of the host see it; `None` for types that only modules know.
+fn numeric(ty: &wasmtime::ValType) -> Option<wasmparser::ValType> {
+    Some(match ty {
+        wasmtime::ValType::I32 => wasmparser::ValType::I32,
+        wasmtime::ValType::I64 => wasmparser::ValType::I64,
+        wasmtime::ValType::F32 => wasmparser::ValType::F32,
+        wasmtime::ValType::F64 => wasmparser::ValType::F64,
+        wasmtime::ValType::V128 => wasmparser::ValType::V128,
+        wasmtime::ValType::Ref(ty) => match ty.heap_type() {
+            wasmtime::HeapType::Extern => wasmparser::ValType::EXTERNREF,
+            wasmtime::HeapType::Func => wasmparser::ValType::FUNCREF,
+            _ => return None,
+        },
+    })
+}
+
+fn from_val(mut store: impl AsContextMut, value: &Val) -> Value {
+    let reference = match value {
+        Val::I32(v) => return Value::I32(*v),
+        Val::I64(v) => return Value::I64(*v),
+        Val::F32(v) => return Value::F32(*v),
+        Val::F64(v) => return Value::F64(*v),
+        Val::V128(v) => return Value::V128(v.as_u128()),
+        Val::FuncRef(None)
+        | Val::ExternRef(None)
+        | Val::AnyRef(None)
+        | Val::ExnRef(None)
+        | Val::ContRef(None) => Reference::Null,
+        Val::FuncRef(Some(func)) => {
+            let raw: *mut c_void = func.to_raw(&mut store);
+            Reference::Func(raw as usize as u64)
+        }
+        Val::ExternRef(Some(reference)) => {
+            let number = reference
+                .data(&store)
+                .ok()
+                .flatten()
+                .and_then(|data| data.downcast_ref::<u32>().copied());
+            number.map_or(Reference::Object, Reference::Extern)
+        }
+        Val::AnyRef(Some(any)) => match any.as_i31(&store) {
+            Ok(Some(i31)) => Reference::I31(i31.get_u32()),
+            _ => Reference::Object,
+        },
+        Val::ExnRef(Some(_)) | Val::ContRef(Some(_)) => Reference::Object,
+    };
+    Value::Ref(reference)
+}
+
+fn to_val(
+    mut store: impl AsContextMut,
+    value: Value,
+    ty: &wasmtime::ValType,
+) -> Result<Val, TrapReason> {
+    Ok(match (value, ty) {
+        (Value::I32(v), wasmtime::ValType::I32) => Val::I32(v),
+        (Value::I64(v), wasmtime::ValType::I64) => Val::I64(v),
+        (Value::F32(v), wasmtime::ValType::F32) => Val::F32(v),
+        (Value::F64(v), wasmtime::ValType::F64) => Val::F64(v),
+        (Value::V128(v), wasmtime::ValType::V128) => Val::V128(v.into()),
+        (Value::Ref(Reference::Null), wasmtime::ValType::Ref(ty)) => Val::null_ref(ty.heap_type()),
+        (Value::Ref(Reference::Extern(number)), wasmtime::ValType::Ref(ty))
+            if matches!(ty.heap_type(), wasmtime::HeapType::Extern) =>
+        {
+            wasmtime::ExternRef::new(&mut store, number)
+                .map_err(|e| TrapReason::Host(format!("no room for a reference: {e:#}").into()))?
+                .into()
+        }
+        (value, ty) => {
+            return Err(TrapReason::Host(
+                format!("the host gave {value:?} where a value of type {ty} is wanted").into(),
+            ));
+        }
+    })
+}
+
+/// A function's name as its author wrote it.
+fn demangle(name: &str) -> String {
+    if let Ok(name) = rustc_demangle::try_demangle(name) {
+        return format!("{name:#}");
+    }
+    match cpp_demangle::Symbol::new(name) {
+        Ok(symbol) => symbol.demangle().unwrap_or_else(|_| name.into()),
+        Err(_) => name.into(),
+    }
+}
+
+impl wasmtime::ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        self.grow("memory", current as u64, desired as u64)?;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        self.grow("table", current as u64, desired as u64)?;
+        Ok(true)
+    }
+}

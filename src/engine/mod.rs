@@ -1,0 +1,107 @@
+//! Who runs a module: engines behind one trait.
+//!
+//! An engine loads modules, instantiates them one after the other in one store, and lets the
+//! pipeline call exports and read state. It knows nothing of JavaScript or the command line,
+//! and what imports mean is decided in [`crate::host`].
+
+mod compiler;
+mod stack;
+
+use wasmparser::FuncType;
+
+use crate::error::Error;
+use crate::host::HostState;
+use crate::instrument::{Instrumented, Names};
+use crate::module::Module;
+use crate::snapshot::State;
+use crate::value::{Reference, Value};
+
+pub use compiler::{Compiler, StoreData, Strategy};
+pub use stack::on_large_stack;
+
+/// A module that an engine has loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct ModuleId(usize);
+
+/// An instance in an engine's store.
+#[derive(Clone, Copy, Debug)]
+pub struct InstanceId(usize);
+
+/// One engine with one store.
+pub trait Engine {
+    /// Which engine this is, for reports: `wasmtime (Winch)`.
+    fn name(&self) -> &'static str;
+
+    /// Makes a module ready to be instantiated. `module` is the one that was instrumented.
+    fn load(&mut self, module: &Module<'_>, code: &Instrumented) -> Result<ModuleId, Error>;
+
+    /// Instantiates a module. The start function was taken out and does not run.
+    ///
+    /// With a name, later modules can import the instance's exports under that name.
+    fn instantiate(&mut self, module: ModuleId, name: Option<&str>) -> Result<InstanceId, Error>;
+
+    /// Calls an exported function. `label` is what an error calls it.
+    fn call(
+        &mut self,
+        instance: InstanceId,
+        export: &str,
+        label: &str,
+        args: &[Value],
+    ) -> Result<Vec<Value>, Error>;
+
+    /// The size in pages and the bytes of an exported memory.
+    fn memory(&self, instance: InstanceId, export: &str) -> Result<(u64, &[u8]), Error>;
+
+    /// The value of an exported global.
+    fn global(&mut self, instance: InstanceId, export: &str) -> Result<Value, Error>;
+
+    /// The slots of an exported table.
+    fn table(&mut self, instance: InstanceId, export: &str) -> Result<Vec<Reference>, Error>;
+
+    /// The host's state.
+    fn host(&mut self) -> &mut HostState;
+}
+
+/// An instance's state, read through the exports that instrumentation added.
+pub struct Live<'e> {
+    pub engine: &'e mut dyn Engine,
+    pub instance: InstanceId,
+    pub names: &'e Names,
+}
+
+impl State for Live<'_> {
+    fn memory(&self, index: u32) -> Result<(u64, &[u8]), Error> {
+        self.engine.memory(self.instance, &self.names.memory(index))
+    }
+
+    fn global(&mut self, index: u32) -> Result<Value, Error> {
+        self.engine.global(self.instance, &self.names.global(index))
+    }
+
+    fn table(&mut self, index: u32) -> Result<Vec<Reference>, Error> {
+        self.engine.table(self.instance, &self.names.table(index))
+    }
+
+    fn traps(&mut self, probe: &str) -> Result<bool, Error> {
+        match self.engine.call(self.instance, probe, probe, &[]) {
+            Ok(_) => Ok(false),
+            Err(Error::Trap(_)) => Ok(true),
+            Err(other) => Err(other),
+        }
+    }
+}
+
+/// The types of a module's imported functions, in the order of its imports; `None` for imports
+/// of other kinds.
+fn imported_function_types(module: &Module<'_>) -> Vec<Option<FuncType>> {
+    module
+        .imports
+        .iter()
+        .map(|import| match import.ty {
+            wasmparser::TypeRef::Func(ty) | wasmparser::TypeRef::FuncExact(ty) => {
+                module.function_type_at(ty).cloned()
+            }
+            _ => None,
+        })
+        .collect()
+}

@@ -1,0 +1,376 @@
+//! Everything that can go wrong, each with a stable code and a message that says what to do.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// An error of this crate.
+///
+/// [`Error::code`] is stable across releases; the message is for people and may change.
+///
+/// ```
+/// let error = wizer::Wizer::new().run(b"not wasm").unwrap_err();
+/// assert_eq!(error.code(), "ERR_WIZER_INVALID_MODULE");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The input is not a valid WebAssembly module.
+    #[error("{}", invalid(message, *offset))]
+    InvalidModule {
+        /// What the parser or validator says.
+        message: String,
+        /// Where in the input, in bytes from its start, if known.
+        offset: Option<usize>,
+    },
+
+    /// The input looks like text and is not valid WAT.
+    #[error("the input is not valid WebAssembly text\n{message}")]
+    InvalidText {
+        /// The parser's message, with the place in the text.
+        message: String,
+    },
+
+    /// The input is a component, not a core module.
+    #[error(
+        "the input is a WebAssembly component, and only core modules can be pre-initialized; \
+         pre-initialize the core module before it is made into a component"
+    )]
+    Component,
+
+    /// The initialization function is not exported.
+    #[error("{}", missing_init(names, candidates))]
+    InitFuncMissing {
+        /// The names that were looked for.
+        names: Vec<String>,
+        /// The exports that could serve.
+        candidates: Vec<String>,
+    },
+
+    /// The initialization function is something other than a function `[] -> []`.
+    #[error(
+        "the export `{name}` is {found}, but an initialization function must take no parameters \
+         and return nothing{}",
+        candidates_hint(candidates)
+    )]
+    InitFuncType {
+        /// The export's name.
+        name: String,
+        /// What it is instead.
+        found: String,
+        /// The exports that could serve.
+        candidates: Vec<String>,
+    },
+
+    /// A function trapped, or called something that failed.
+    #[error(transparent)]
+    Trap(#[from] Box<Trap>),
+
+    /// A memory, table, global or tag is imported and nothing provides it.
+    #[error(
+        "the module imports the {kind} `{module}::{name}`, and nothing provides it; provide it \
+         with a preloaded module or, in Rust, with a linker"
+    )]
+    ImportMissing {
+        /// `memory`, `table`, `global` or `tag`.
+        kind: &'static str,
+        /// The first name of the import.
+        module: String,
+        /// The second name of the import.
+        name: String,
+    },
+
+    /// An import is provided with another type than the module asks for.
+    #[error("the import `{module}::{name}` does not fit: {message}")]
+    ImportType {
+        /// The first name of the import.
+        module: String,
+        /// The second name of the import.
+        name: String,
+        /// What does not fit.
+        message: String,
+    },
+
+    /// Initialization changed state that the output cannot hold.
+    #[error(
+        "{item} {change}, and this cannot be written into the output{}",
+        hint(help)
+    )]
+    Unrepresentable {
+        /// Which state, named as the module names it.
+        item: String,
+        /// What happened to it.
+        change: String,
+        /// What to do about it.
+        help: Option<String>,
+    },
+
+    /// The output would be larger than engines accept.
+    #[error(
+        "the initialized module would have {bytes} bytes, and engines accept modules of up to \
+         {limit} bytes; let the initialization leave less non-zero memory behind"
+    )]
+    OutputTooLarge {
+        /// The size that the output would have.
+        bytes: u64,
+        /// The limit, see [`crate::MAX_OUTPUT_BYTES`].
+        limit: u64,
+    },
+
+    /// An option has a value that makes no sense.
+    #[error("{message}")]
+    Option {
+        /// Which option, what is wrong, what would be right.
+        message: String,
+    },
+
+    /// Two renames share a source or a destination.
+    #[error(
+        "duplicated function rename {side} `{name}`; each name can be renamed once, and be the \
+         new name of one function"
+    )]
+    DuplicateRename {
+        /// `source` or `destination`.
+        side: &'static str,
+        /// The name that stands twice.
+        name: String,
+    },
+
+    /// A file or directory could not be used.
+    #[error("failed to {action} `{}`", path.display())]
+    Io {
+        /// What was tried: `open the input file`, ...
+        action: &'static str,
+        /// Which file or directory.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+
+    /// No engine of this build can run the module.
+    #[error("no engine can run this module here: {message}")]
+    Unsupported {
+        /// The engine's reason.
+        message: String,
+    },
+
+    /// The time limit passed before initialization ended.
+    #[error("initialization did not end within {} ms; raise the timeout if it needs longer", .limit.as_millis())]
+    Timeout {
+        /// The limit that was set.
+        limit: std::time::Duration,
+    },
+
+    /// The caller cancelled the run.
+    #[error("the run was cancelled")]
+    Aborted,
+
+    /// Our own mistake. Please report it.
+    #[error("internal error: {message}; this is a bug in wizer, please report it with the input")]
+    Internal {
+        /// What was found to be impossible.
+        message: String,
+    },
+}
+
+impl Error {
+    /// The stable code of this error, `ERR_WIZER_…`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::InvalidModule { .. } => "ERR_WIZER_INVALID_MODULE",
+            Error::InvalidText { .. } => "ERR_WIZER_INVALID_TEXT",
+            Error::Component => "ERR_WIZER_COMPONENT",
+            Error::InitFuncMissing { .. } => "ERR_WIZER_INIT_FUNC_MISSING",
+            Error::InitFuncType { .. } => "ERR_WIZER_INIT_FUNC_TYPE",
+            Error::Trap(trap) => trap.reason.code(),
+            Error::ImportMissing { .. } => "ERR_WIZER_IMPORT_MISSING",
+            Error::ImportType { .. } => "ERR_WIZER_IMPORT_TYPE",
+            Error::Unrepresentable { .. } => "ERR_WIZER_UNREPRESENTABLE_STATE",
+            Error::OutputTooLarge { .. } => "ERR_WIZER_OUTPUT_TOO_LARGE",
+            Error::Option { .. } => "ERR_WIZER_OPTION",
+            Error::DuplicateRename { .. } => "ERR_WIZER_DUPLICATE_RENAME",
+            Error::Io { .. } => "ERR_WIZER_IO",
+            Error::Unsupported { .. } => "ERR_WIZER_UNSUPPORTED",
+            Error::Timeout { .. } => "ERR_WIZER_TIMEOUT",
+            Error::Aborted => "ERR_WIZER_ABORTED",
+            Error::Internal { .. } => "ERR_WIZER_INTERNAL",
+        }
+    }
+
+    pub(crate) fn option(message: impl Into<String>) -> Error {
+        Error::Option {
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Error {
+        Error::Internal {
+            message: message.into(),
+        }
+    }
+}
+
+impl From<wasmparser::BinaryReaderError> for Error {
+    fn from(error: wasmparser::BinaryReaderError) -> Self {
+        Error::InvalidModule {
+            message: error.message().to_string(),
+            offset: Some(error.offset()),
+        }
+    }
+}
+
+/// A function that did not return: where it was, and why.
+#[derive(Debug)]
+pub struct Trap {
+    /// The export that was called, or what stands for it (`start`).
+    pub function: String,
+    /// The calls that were active, the innermost first.
+    pub frames: Vec<Frame>,
+    /// Why it ended.
+    pub reason: TrapReason,
+}
+
+/// One active call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// The function's index in the module.
+    pub function: u32,
+    /// Its name from the `name` section, demangled.
+    pub name: Option<String>,
+    /// The module's name from the `name` section.
+    pub module: Option<String>,
+    /// The instruction's place, in bytes from the start of the module that was given.
+    pub offset: Option<usize>,
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(offset) = self.offset {
+            write!(f, "{offset:#8x} - ")?;
+        }
+        write!(f, "{}!", self.module.as_deref().unwrap_or("<unknown>"))?;
+        match &self.name {
+            Some(name) => f.write_str(name),
+            None => write!(f, "<wasm function {}>", self.function),
+        }
+    }
+}
+
+/// Why a function did not return.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrapReason {
+    /// An instruction trapped.
+    #[error("wasm trap: {0}")]
+    Wasm(String),
+    /// The program ended itself. Any status is an error: the state that it would leave behind
+    /// is that of a program that has ended.
+    #[error("Exited with i32 exit status {0}")]
+    Exit(i32),
+    /// A function import was called that nobody provides.
+    #[error(
+        "unknown import: `{module}::{name}` has not been defined{}",
+        hint(help)
+    )]
+    ImportMissing {
+        /// The first name of the import.
+        module: String,
+        /// The second name of the import.
+        name: String,
+        /// What to do about it.
+        help: Option<String>,
+    },
+    /// A provided function failed.
+    #[error("{0}")]
+    Host(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A memory or table grew beyond the limit that was set.
+    #[error("a {what} of {wanted} bytes is beyond the limit of {limit} bytes that was set")]
+    Limit {
+        /// `memory` or `table`.
+        what: &'static str,
+        /// The size asked for.
+        wanted: u64,
+        /// The limit.
+        limit: u64,
+    },
+}
+
+impl TrapReason {
+    fn code(&self) -> &'static str {
+        match self {
+            TrapReason::Wasm(_) => "ERR_WIZER_TRAP",
+            TrapReason::Exit(_) => "ERR_WIZER_EXIT",
+            TrapReason::ImportMissing { .. } => "ERR_WIZER_IMPORT_MISSING",
+            TrapReason::Host(_) => "ERR_WIZER_IMPORT_FAILED",
+            TrapReason::Limit { .. } => "ERR_WIZER_MEMORY_LIMIT",
+        }
+    }
+}
+
+impl Trap {
+    /// The backtrace in the shape that tools look for in the output of the command line.
+    pub fn backtrace(&self) -> String {
+        let mut text = String::from("error while executing at wasm backtrace:");
+        for (i, frame) in self.frames.iter().enumerate() {
+            text.push_str(&format!("\n  {i:>3}: {frame}"));
+        }
+        text
+    }
+}
+
+impl fmt::Display for Trap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the `{}` function trapped", self.function)
+    }
+}
+
+impl std::error::Error for Trap {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.reason)
+    }
+}
+
+fn invalid(message: &str, offset: Option<usize>) -> String {
+    match offset {
+        Some(offset) => {
+            format!(
+                "the input is not a valid WebAssembly module: {message} (at offset {offset:#x})"
+            )
+        }
+        None => format!("the input is not a valid WebAssembly module: {message}"),
+    }
+}
+
+fn hint(help: &Option<String>) -> String {
+    help.as_ref().map_or(String::new(), |h| format!("; {h}"))
+}
+
+fn missing_init(names: &[String], candidates: &[String]) -> String {
+    let names: Vec<_> = names.iter().map(|n| format!("`{n}`")).collect();
+    format!(
+        "the module does not export the initialization function {}{}",
+        names.join(" or "),
+        candidates_hint(candidates)
+    )
+}
+
+/// At most this many exports are listed in a message.
+const MAX_CANDIDATES: usize = 12;
+
+fn candidates_hint(candidates: &[String]) -> String {
+    if candidates.is_empty() {
+        return "; it exports no function without parameters and results that could serve".into();
+    }
+    let mut list: Vec<_> = candidates
+        .iter()
+        .take(MAX_CANDIDATES)
+        .map(|c| format!("`{c}`"))
+        .collect();
+    if candidates.len() > MAX_CANDIDATES {
+        list.push(format!("and {} more", candidates.len() - MAX_CANDIDATES));
+    }
+    format!(
+        "; name another with --init-func (initFunc in JavaScript): {}",
+        list.join(", ")
+    )
+}

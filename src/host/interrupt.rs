@@ -1,0 +1,110 @@
+//! Ending a run from outside: a deadline, or a caller who has changed their mind.
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+
+/// Why a run is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    Aborted,
+    Timeout(Duration),
+}
+
+/// Called when a run is to end, from the thread that ends it.
+type Waker = Box<dyn Fn() + Send + Sync>;
+
+#[derive(Default)]
+struct Inner {
+    reason: Option<Reason>,
+    wakers: Vec<Waker>,
+    /// Set when the run is over, so that the watcher of the deadline can go.
+    over: bool,
+}
+
+/// A run's end, seen from outside.
+///
+/// ```
+/// use std::sync::Arc;
+/// let interrupt = Arc::new(wizer::Interrupt::default());
+/// interrupt.abort();
+/// let wat = r#"(module (func (export "wizer.initialize") (loop (br 0))))"#;
+/// let error = wizer::Wizer::new().interrupt(interrupt).run(wat.as_bytes()).unwrap_err();
+/// assert_eq!(error.code(), "ERR_WIZER_ABORTED");
+/// ```
+#[derive(Default)]
+pub struct Interrupt {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+impl Interrupt {
+    /// Ends the run as soon as possible. What it has done by then stays done.
+    pub fn abort(&self) {
+        self.end(Reason::Aborted);
+    }
+
+    /// The error to end with, if the run is to end.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self.lock().reason {
+            None => Ok(()),
+            Some(Reason::Aborted) => Err(Error::Aborted),
+            Some(Reason::Timeout(limit)) => Err(Error::Timeout { limit }),
+        }
+    }
+
+    /// Has `waker` called when the run is to end, at once if that is so already.
+    pub(crate) fn on_end(&self, waker: Waker) {
+        let mut inner = self.lock();
+        if inner.reason.is_some() {
+            waker();
+        }
+        inner.wakers.push(waker);
+    }
+
+    /// Ends the run `limit` from now, unless [`Interrupt::over`] comes first.
+    pub(crate) fn watch(self: &Arc<Self>, limit: Duration) -> std::io::Result<()> {
+        let interrupt = Arc::clone(self);
+        let deadline = Instant::now() + limit;
+        std::thread::Builder::new()
+            .name("wizer-timeout".into())
+            .spawn(move || {
+                let mut inner = interrupt.lock();
+                while !inner.over {
+                    let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                        drop(inner);
+                        return interrupt.end(Reason::Timeout(limit));
+                    };
+                    inner = interrupt
+                        .changed
+                        .wait_timeout(inner, left)
+                        .unwrap_or_else(std::sync::PoisonError::into_inner)
+                        .0;
+                }
+            })?;
+        Ok(())
+    }
+
+    /// The run has ended.
+    pub(crate) fn over(&self) {
+        let mut inner = self.lock();
+        inner.over = true;
+        inner.wakers.clear();
+        self.changed.notify_all();
+    }
+
+    fn end(&self, reason: Reason) {
+        let mut inner = self.lock();
+        inner.reason.get_or_insert(reason);
+        for waker in &inner.wakers {
+            waker();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,185 @@
+//! What a module may call while it runs, whoever runs it.
+//!
+//! Engines bring a [`Guest`], the instance that calls; this room decides what happens. Nothing
+//! is reachable that was not allowed.
+
+pub mod interrupt;
+pub mod stdio;
+pub mod wasi;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use wasmparser::FuncType;
+
+use crate::error::{Error, TrapReason};
+use crate::options::Options;
+use crate::value::Value;
+use interrupt::Interrupt;
+
+/// The instance whose code is calling the host.
+pub trait Guest {
+    /// The host's state, which travels with the instance.
+    fn host(&mut self) -> &mut HostState;
+    /// The bytes of an exported memory, and the host's state beside them.
+    fn memory_and_host(&mut self, export: &str) -> Option<(&mut [u8], &mut HostState)>;
+    /// The type of an exported function.
+    fn function_type(&mut self, export: &str) -> Option<FuncType>;
+    /// Calls an exported function.
+    fn call(&mut self, export: &str, args: &[Value]) -> Result<Vec<Value>, TrapReason>;
+}
+
+/// A function of the host that a module can import.
+///
+/// It is called with values of the import's parameter types and must return values of its
+/// result types.
+pub trait HostFunction: Send + Sync {
+    /// Handles one call.
+    fn call(
+        &self,
+        guest: &mut dyn Guest,
+        ty: &FuncType,
+        args: &[Value],
+    ) -> Result<Vec<Value>, TrapReason>;
+}
+
+/// What the host keeps while a module runs, and knows afterwards.
+pub struct HostState {
+    pub(crate) wasi: Option<wasi::WasiState>,
+    /// How often each function was called, by module and name.
+    pub(crate) calls: BTreeMap<(String, String), u64>,
+    pub(crate) limiter: Limiter,
+    pub(crate) interrupt: Option<Arc<Interrupt>>,
+}
+
+impl HostState {
+    /// The state for a run with these options.
+    pub fn new(options: &Options) -> Result<HostState, Error> {
+        Ok(HostState {
+            wasi: match options.allow_wasi {
+                true => Some(wasi::WasiState::new(
+                    &options.wasi,
+                    options.interrupt.clone(),
+                )?),
+                false => None,
+            },
+            calls: BTreeMap::new(),
+            limiter: Limiter {
+                limit: options.max_memory,
+                used: 0,
+            },
+            interrupt: options.interrupt.clone(),
+        })
+    }
+}
+
+/// Who answers calls of an import.
+pub enum Binding {
+    /// A function that was provided.
+    Provided(Arc<dyn HostFunction>),
+    /// WASI.
+    Wasi(wasi::Function),
+    /// Nobody: calling it is the error.
+    Missing { help: Option<String> },
+}
+
+/// The rules by which imports find their functions.
+pub struct Imports {
+    functions: BTreeMap<(String, String), Arc<dyn HostFunction>>,
+    allow_wasi: bool,
+}
+
+impl Imports {
+    /// The rules of these options.
+    pub fn new(options: &Options) -> Imports {
+        Imports {
+            functions: options
+                .imports
+                .iter()
+                .map(|i| ((i.module.clone(), i.name.clone()), i.function.clone()))
+                .collect(),
+            allow_wasi: options.allow_wasi,
+        }
+    }
+
+    /// Who answers calls of this import: a provided function, else WASI where it is allowed.
+    pub fn resolve(&self, module: &str, name: &str) -> Binding {
+        if let Some(function) = self.functions.get(&(module.into(), name.into())) {
+            return Binding::Provided(function.clone());
+        }
+        let wasi = wasi::lookup(module, name);
+        match wasi {
+            Some(function) if self.allow_wasi => Binding::Wasi(function),
+            Some(_) => Binding::Missing {
+                help: Some(
+                    "allow WASI with --allow-wasi (allowWasi in JavaScript) to let the \
+                     initialization call it"
+                        .into(),
+                ),
+            },
+            None => Binding::Missing {
+                help: Some(
+                    "provide it as a preloaded module or an import, or keep the initialization \
+                     from calling it"
+                        .into(),
+                ),
+            },
+        }
+    }
+}
+
+impl Binding {
+    /// Answers one call.
+    pub fn call(
+        &self,
+        guest: &mut dyn Guest,
+        module: &str,
+        name: &str,
+        ty: &FuncType,
+        args: &[Value],
+    ) -> Result<Vec<Value>, TrapReason> {
+        let calls = &mut guest.host().calls;
+        *calls.entry((module.into(), name.into())).or_default() += 1;
+        match self {
+            Binding::Provided(function) => function.call(guest, ty, args),
+            Binding::Wasi(function) => wasi::call(*function, name, guest, args),
+            Binding::Missing { help } => Err(TrapReason::ImportMissing {
+                module: module.into(),
+                name: name.into(),
+                help: help.clone(),
+            }),
+        }
+    }
+}
+
+/// Keeps memories and tables within the limit that was set.
+pub(crate) struct Limiter {
+    /// The most bytes in all memories and tables together.
+    pub limit: Option<u64>,
+    /// The bytes in use.
+    pub used: u64,
+}
+
+/// How many bytes a table slot counts for.
+const BYTES_PER_SLOT: u64 = 8;
+
+impl Limiter {
+    /// Takes note of growth. Growth beyond the limit is an error and not a `-1` for the guest:
+    /// what it would make of that is state that no run without the limit would reach.
+    pub fn grow(&mut self, what: &'static str, from: u64, to: u64) -> Result<(), TrapReason> {
+        let unit = if what == "table" { BYTES_PER_SLOT } else { 1 };
+        let more = to.saturating_sub(from).saturating_mul(unit);
+        let wanted = self.used.saturating_add(more);
+        match self.limit {
+            Some(limit) if wanted > limit => Err(TrapReason::Limit {
+                what,
+                wanted,
+                limit,
+            }),
+            _ => {
+                self.used = wanted;
+                Ok(())
+            }
+        }
+    }
+}

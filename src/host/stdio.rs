@@ -1,0 +1,320 @@
+//! The guest's standard streams, and writing to the process's own.
+//!
+//! Standard streams inside of Node may be non-blocking (touching `process.stdout` on a pipe
+//! makes it so), where a plain write fails once the pipe is full: ours wait and go on. Standard
+//! input is read when the guest asks for it and not a byte further, and waiting for it can be
+//! interrupted.
+
+use std::io::{self, IsTerminal as Terminal, Read, Write};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
+use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
+
+use crate::options;
+
+/// A standard stream of the process to write to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standard {
+    Out,
+    Err,
+}
+
+/// Writes all bytes to a standard stream, however often it has to wait for it.
+pub fn write_all(to: Standard, bytes: &[u8]) -> io::Result<()> {
+    match to {
+        Standard::Out => write_waiting(&mut io::stdout().lock(), to, bytes),
+        Standard::Err => write_waiting(&mut io::stderr().lock(), to, bytes),
+    }
+}
+
+fn write_waiting(stream: &mut impl Write, to: Standard, mut bytes: &[u8]) -> io::Result<()> {
+    // The stream of the standard library keeps what follows the last line feed; what it could
+    // not pass on yet stays with it, so that nothing is written twice.
+    while !bytes.is_empty() {
+        match stream.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) => wait_after(error, to)?,
+        }
+    }
+    loop {
+        match stream.flush() {
+            Ok(()) => return Ok(()),
+            Err(error) => wait_after(error, to)?,
+        }
+    }
+}
+
+/// Waits until the stream takes more, if that is what the error asks for.
+fn wait_after(error: io::Error, to: Standard) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::Interrupted => Ok(()),
+        io::ErrorKind::WouldBlock => wait_writable(to),
+        _ => Err(error),
+    }
+}
+
+#[cfg(unix)]
+fn wait_writable(to: Standard) -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let fd = match to {
+        Standard::Out => rustix::stdio::stdout(),
+        Standard::Err => rustix::stdio::stderr(),
+    };
+    match poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(unix))]
+fn wait_writable(_: Standard) -> io::Result<()> {
+    std::thread::sleep(INPUT_WAIT);
+    Ok(())
+}
+
+/// How long one wait for input lasts before timers and interrupts get their turn.
+const INPUT_WAIT: Duration = Duration::from_millis(10);
+
+/// The most bytes that one read of standard input takes, whatever the guest offers.
+const MAX_READ: usize = 64 * 1024;
+
+/// Waits a moment for standard input. Returns whether a read would not block.
+#[cfg(unix)]
+fn wait_readable(timeout: Duration) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let timeout = Timespec {
+        tv_sec: 0,
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
+    let stdin = rustix::stdio::stdin();
+    match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&timeout)) {
+        Ok(ready) => ready > 0,
+        Err(rustix::io::Errno::INTR) => false,
+        // What cannot be polled is not a stream that could block.
+        Err(_) => true,
+    }
+}
+
+#[cfg(not(unix))]
+fn wait_readable(_: Duration) -> bool {
+    true
+}
+
+/// Reads standard input directly: `std::io::Stdin` reads ahead into a buffer of the process,
+/// and what the guest has not asked for is not ours.
+fn read_stdin(buffer: &mut [u8]) -> io::Result<usize> {
+    #[cfg(unix)]
+    return Ok(rustix::io::read(rustix::stdio::stdin(), buffer)?);
+    #[cfg(not(unix))]
+    return io::stdin().read(buffer);
+}
+
+/// The guest's standard input.
+#[derive(Clone)]
+pub struct Stdin {
+    /// `None`: the process's.
+    bytes: Option<Arc<Mutex<io::Cursor<Vec<u8>>>>>,
+}
+
+impl Stdin {
+    /// The stream that the options ask for.
+    pub fn new(stdin: &options::Stdin) -> Stdin {
+        let bytes = match stdin {
+            options::Stdin::Inherit => None,
+            options::Stdin::Ignore => Some(Vec::new()),
+            options::Stdin::Bytes(bytes) => Some(bytes.clone()),
+        };
+        Stdin {
+            bytes: bytes.map(|b| Arc::new(Mutex::new(io::Cursor::new(b)))),
+        }
+    }
+
+    fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &self.bytes {
+            Some(bytes) => lock(bytes).read(buffer),
+            None => read_stdin(buffer),
+        }
+    }
+}
+
+impl IsTerminal for Stdin {
+    fn is_terminal(&self) -> bool {
+        self.bytes.is_none() && Terminal::is_terminal(&io::stdin())
+    }
+}
+
+impl StdinStream for Stdin {
+    fn p2_stream(&self) -> Box<dyn InputStream> {
+        Box::new(self.clone())
+    }
+
+    fn async_stream(&self) -> Box<dyn AsyncRead + Send + Sync> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait::async_trait]
+impl Pollable for Stdin {
+    async fn ready(&mut self) {
+        if self.bytes.is_some() {
+            return;
+        }
+        while !wait_readable(INPUT_WAIT) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl InputStream for Stdin {
+    fn read(&mut self, size: usize) -> StreamResult<Bytes> {
+        if size == 0 || (self.bytes.is_none() && !wait_readable(Duration::ZERO)) {
+            return Ok(Bytes::new());
+        }
+        let mut buffer = vec![0; size.min(MAX_READ)];
+        match self.read_some(&mut buffer) {
+            Ok(0) => Err(StreamError::Closed),
+            Ok(read) => {
+                buffer.truncate(read);
+                Ok(buffer.into())
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
+                Ok(Bytes::new())
+            }
+            Err(error) => Err(StreamError::LastOperationFailed(error.into())),
+        }
+    }
+}
+
+impl AsyncRead for Stdin {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = self.read_some(buffer.initialize_unfilled());
+        Poll::Ready(read.map(|n| buffer.advance(n)))
+    }
+}
+
+/// The guest's standard output or error.
+#[derive(Clone)]
+pub struct Stdout {
+    to: Sink,
+}
+
+#[derive(Clone)]
+enum Sink {
+    Inherit(Standard),
+    Ignore,
+    Pipe(Arc<Mutex<Vec<u8>>>),
+}
+
+impl Stdout {
+    /// The stream that the options ask for.
+    pub fn new(stdout: options::Stdout, standard: Standard) -> Stdout {
+        Stdout {
+            to: match stdout {
+                options::Stdout::Inherit => Sink::Inherit(standard),
+                options::Stdout::Ignore => Sink::Ignore,
+                options::Stdout::Pipe => Sink::Pipe(Arc::default()),
+            },
+        }
+    }
+
+    /// What was written so far, where the stream is a pipe.
+    pub fn take(&self) -> Option<Vec<u8>> {
+        match &self.to {
+            Sink::Pipe(bytes) => Some(std::mem::take(&mut *lock(bytes))),
+            _ => None,
+        }
+    }
+
+    fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        match &self.to {
+            Sink::Inherit(standard) => write_all(*standard, bytes),
+            Sink::Ignore => Ok(()),
+            Sink::Pipe(buffer) => {
+                lock(buffer).extend_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl IsTerminal for Stdout {
+    fn is_terminal(&self) -> bool {
+        match self.to {
+            Sink::Inherit(Standard::Out) => Terminal::is_terminal(&io::stdout()),
+            Sink::Inherit(Standard::Err) => Terminal::is_terminal(&io::stderr()),
+            _ => false,
+        }
+    }
+}
+
+impl StdoutStream for Stdout {
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait::async_trait]
+impl Pollable for Stdout {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Stdout {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.write_all(&bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => StreamError::Closed,
+            _ => StreamError::LastOperationFailed(error.into()),
+        })
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(1024 * 1024)
+    }
+}
+
+impl AsyncWrite for Stdout {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(self.write_all(bytes).map(|()| bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

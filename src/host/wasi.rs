@@ -1,0 +1,454 @@
+//! WASI preview 1 for every engine: the functions of `wasmtime-wasi`, called on plain bytes.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::path::{Component, Path};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmparser::ValType;
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as p1, WasiSnapshotPreview1};
+use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
+use wiggle::GuestMemory;
+
+use super::interrupt::Interrupt;
+use super::stdio::{Standard, Stdin, Stdout};
+use super::{Guest, HostState};
+use crate::error::{Error, TrapReason};
+use crate::options::Wasi;
+use crate::value::Value;
+
+/// The name under which modules import WASI preview 1.
+pub const MODULE: &str = "wasi_snapshot_preview1";
+
+/// The memory that WASI functions work on.
+const MEMORY: &str = "memory";
+
+/// How many bytes one call may copy: an array in a 32-bit memory cannot be larger. It bounds
+/// what a call with a wrong length allocates.
+const HOSTCALL_FUEL: usize = 1 << 30;
+
+/// What WASI keeps during a run.
+pub struct WasiState {
+    ctx: WasiP1Ctx,
+    /// Drives the functions that wait.
+    runtime: tokio::runtime::Runtime,
+    /// Wakes a function that waits, when the run is to end.
+    ended: Arc<tokio::sync::Notify>,
+    pub(crate) stdout: Stdout,
+    pub(crate) stderr: Stdout,
+    /// The descriptors that the guest opened and has not closed.
+    pub(crate) open: BTreeSet<u32>,
+    /// Holds the files that were given by content, and removes them.
+    _files: Option<tempfile::TempDir>,
+}
+
+impl WasiState {
+    /// WASI as the options describe it.
+    pub fn new(options: &Wasi, interrupt: Option<Arc<Interrupt>>) -> Result<WasiState, Error> {
+        let stdout = Stdout::new(options.stdout, Standard::Out);
+        let stderr = Stdout::new(options.stderr, Standard::Err);
+        let mut builder = WasiCtxBuilder::new();
+        builder
+            .allow_blocking_current_thread(true)
+            .args(&options.args)
+            .stdin(Stdin::new(&options.stdin))
+            .stdout(stdout.clone())
+            .stderr(stderr.clone());
+        for (name, value) in environment(options)? {
+            builder.env(name, value);
+        }
+        for dir in &options.dirs {
+            let perms = match dir.readonly {
+                true => FsPerms::ReadOnly,
+                false => FsPerms::ReadWrite,
+            };
+            preopen(&mut builder, &dir.host, &dir.guest, perms)?;
+        }
+        let files = lay_out_files(options, &mut builder)?;
+        let ended = Arc::new(tokio::sync::Notify::new());
+        if let Some(interrupt) = interrupt {
+            let ended = Arc::clone(&ended);
+            interrupt.on_end(Box::new(move || ended.notify_one()));
+        }
+        Ok(WasiState {
+            ctx: builder.build_p1(),
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .map_err(|e| Error::internal(format!("no event loop: {e}")))?,
+            ended,
+            stdout,
+            stderr,
+            open: BTreeSet::new(),
+            _files: files,
+        })
+    }
+}
+
+/// The guest's environment. Variables that are not Unicode are left out, as WASI has no way to
+/// pass them.
+fn environment(options: &Wasi) -> Result<Vec<(String, String)>, Error> {
+    let mut env: std::collections::BTreeMap<String, String> = Default::default();
+    if options.inherit_env {
+        for (name, value) in std::env::vars_os() {
+            if let (Some(name), Some(value)) = (name.to_str(), value.to_str()) {
+                env.insert(name.into(), value.into());
+            }
+        }
+    }
+    for (name, value) in &options.env {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(Error::option(format!(
+                "`{name}` cannot be an environment variable: a name must not be empty or hold \
+                 `=`, and neither name nor value may hold a NUL"
+            )));
+        }
+        env.insert(name.clone(), value.clone());
+    }
+    Ok(env.into_iter().collect())
+}
+
+fn preopen(
+    builder: &mut WasiCtxBuilder,
+    host: &Path,
+    guest: &str,
+    perms: FsPerms,
+) -> Result<(), Error> {
+    let failed = |source| Error::Io {
+        action: "open the directory",
+        path: host.into(),
+        source,
+    };
+    // Checked by hand for a reason in plain words; the open below settles it.
+    if !std::fs::metadata(host).map_err(failed)?.is_dir() {
+        return Err(failed(std::io::ErrorKind::NotADirectory.into()));
+    }
+    builder.preopened_dir(host, guest, perms).map_err(|e| {
+        match e.downcast::<std::io::Error>() {
+            Ok(source) => failed(source),
+            Err(other) => failed(std::io::Error::other(other.to_string())),
+        }
+    })?;
+    Ok(())
+}
+
+/// Writes the files that are given by content into a private directory, and offers it under
+/// `/` for absolute guest paths and under `.` for relative ones.
+fn lay_out_files(
+    options: &Wasi,
+    builder: &mut WasiCtxBuilder,
+) -> Result<Option<tempfile::TempDir>, Error> {
+    if options.files.is_empty() {
+        return Ok(None);
+    }
+    let root = tempfile::Builder::new()
+        .prefix("wizer-files-")
+        .tempdir()
+        .map_err(|source| Error::Io {
+            action: "create a private directory in",
+            path: std::env::temp_dir(),
+            source,
+        })?;
+    let mut used = [false; 2];
+    for (guest, contents) in &options.files {
+        let absolute = guest.starts_with('/');
+        let relative = guest_path(guest)?;
+        for dir in &options.dirs {
+            if dir.guest.starts_with('/') == absolute
+                && relative.starts_with(guest_path(&dir.guest)?)
+            {
+                return Err(Error::option(format!(
+                    "the file `{guest}` lies in the directory `{}`, which is mapped to the \
+                     host's `{}`; put the file there, or give it another path",
+                    dir.guest,
+                    dir.host.display()
+                )));
+            }
+        }
+        let base = root
+            .path()
+            .join(if absolute { "absolute" } else { "relative" });
+        let path = base.join(&relative);
+        let parent = path.parent().unwrap_or(&base);
+        std::fs::create_dir_all(parent)
+            .and_then(|()| std::fs::write(&path, contents))
+            .map_err(|source| Error::Io {
+                action: "write the file",
+                path: path.clone(),
+                source,
+            })?;
+        used[usize::from(absolute)] = true;
+    }
+    for (used, host, guest) in [(used[0], "relative", "."), (used[1], "absolute", "/")] {
+        if used {
+            preopen(builder, &root.path().join(host), guest, FsPerms::ReadWrite)?;
+        }
+    }
+    Ok(Some(root))
+}
+
+/// A guest path, relative to its root, without `.` and never leading out.
+fn guest_path(path: &str) -> Result<std::path::PathBuf, Error> {
+    let mut out = std::path::PathBuf::new();
+    for component in Path::new(path).components() {
+        match component {
+            Component::RootDir | Component::CurDir => {}
+            Component::Normal(name) => out.push(name),
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(Error::option(format!(
+                    "the guest path `{path}` must not lead out of its root"
+                )));
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// What one WASI function returns to the engine: an `errno`, or nothing for `proc_exit`.
+type Returned<'a> = Pin<Box<dyn Future<Output = wiggle::error::Result<Option<i32>>> + Send + 'a>>;
+
+/// One function of WASI.
+#[derive(Clone, Copy)]
+pub struct Function {
+    call: for<'a> fn(&'a mut WasiP1Ctx, &'a mut GuestMemory<'_>, &'a [Value]) -> Returned<'a>,
+    params: &'static [ValType],
+    results: &'static [ValType],
+}
+
+impl Function {
+    /// Whether a module imports the function with the type that it has.
+    pub fn has_type(&self, ty: &wasmparser::FuncType) -> bool {
+        ty.params() == self.params && ty.results() == self.results
+    }
+}
+
+macro_rules! functions {
+    ($($kind:ident $name:ident($($arg:ident: $ty:ident),*);)*) => {
+        /// The WASI function of this name.
+        pub fn lookup(module: &str, name: &str) -> Option<Function> {
+            if module != MODULE {
+                return None;
+            }
+            match name {
+                $(stringify!($name) => Some(Function {
+                    call: |ctx, memory, args| Box::pin(async move {
+                        let [$($arg),*] = args else { unreachable!("a checked type") };
+                        $(let $arg = functions!(@value $ty $arg);)*
+                        functions!(@call $kind p1::$name(ctx, memory, $($arg),*))
+                    }),
+                    params: &[$(ValType::$ty),*],
+                    results: functions!(@results $kind),
+                }),)*
+                _ => None,
+            }
+        }
+    };
+    // The engine has checked the types of the arguments against `params`.
+    (@value I32 $arg:expr) => {
+        match $arg { Value::I32(v) => *v, _ => unreachable!("a checked type") }
+    };
+    (@value I64 $arg:expr) => {
+        match $arg { Value::I64(v) => *v, _ => unreachable!("a checked type") }
+    };
+    (@call wait $call:expr) => { $call.await.map(Some) };
+    (@call now $call:expr) => { $call.map(Some) };
+    (@call exit $call:expr) => { $call.map(|()| None) };
+    (@results exit) => { &[] };
+    (@results $kind:ident) => { &[ValType::I32] };
+}
+
+functions! {
+    now args_get(argv: I32, buffer: I32);
+    now args_sizes_get(count: I32, size: I32);
+    now environ_get(environ: I32, buffer: I32);
+    now environ_sizes_get(count: I32, size: I32);
+    now clock_res_get(id: I32, resolution: I32);
+    now clock_time_get(id: I32, precision: I64, time: I32);
+    wait fd_advise(fd: I32, offset: I64, len: I64, advice: I32);
+    now fd_allocate(fd: I32, offset: I64, len: I64);
+    wait fd_close(fd: I32);
+    wait fd_datasync(fd: I32);
+    wait fd_fdstat_get(fd: I32, stat: I32);
+    now fd_fdstat_set_flags(fd: I32, flags: I32);
+    now fd_fdstat_set_rights(fd: I32, base: I64, inheriting: I64);
+    wait fd_filestat_get(fd: I32, stat: I32);
+    wait fd_filestat_set_size(fd: I32, size: I64);
+    wait fd_filestat_set_times(fd: I32, atim: I64, mtim: I64, flags: I32);
+    wait fd_pread(fd: I32, iovs: I32, len: I32, offset: I64, read: I32);
+    now fd_prestat_get(fd: I32, stat: I32);
+    now fd_prestat_dir_name(fd: I32, path: I32, len: I32);
+    wait fd_pwrite(fd: I32, iovs: I32, len: I32, offset: I64, written: I32);
+    wait fd_read(fd: I32, iovs: I32, len: I32, read: I32);
+    wait fd_readdir(fd: I32, buffer: I32, len: I32, cookie: I64, used: I32);
+    wait fd_renumber(from: I32, to: I32);
+    wait fd_seek(fd: I32, offset: I64, whence: I32, position: I32);
+    wait fd_sync(fd: I32);
+    now fd_tell(fd: I32, position: I32);
+    wait fd_write(fd: I32, iovs: I32, len: I32, written: I32);
+    wait path_create_directory(fd: I32, path: I32, len: I32);
+    wait path_filestat_get(fd: I32, flags: I32, path: I32, len: I32, stat: I32);
+    wait path_filestat_set_times(
+        fd: I32, flags: I32, path: I32, len: I32, atim: I64, mtim: I64, set: I32);
+    wait path_link(
+        fd: I32, flags: I32, path: I32, len: I32, new_fd: I32, new_path: I32, new_len: I32);
+    wait path_open(
+        fd: I32, flags: I32, path: I32, len: I32, oflags: I32, base: I64, inheriting: I64,
+        fdflags: I32, opened: I32);
+    wait path_readlink(fd: I32, path: I32, len: I32, buffer: I32, size: I32, used: I32);
+    wait path_remove_directory(fd: I32, path: I32, len: I32);
+    wait path_rename(fd: I32, path: I32, len: I32, new_fd: I32, new_path: I32, new_len: I32);
+    wait path_symlink(path: I32, len: I32, fd: I32, new_path: I32, new_len: I32);
+    wait path_unlink_file(fd: I32, path: I32, len: I32);
+    wait poll_oneoff(subscriptions: I32, events: I32, count: I32, happened: I32);
+    exit proc_exit(status: I32);
+    now proc_raise(signal: I32);
+    now sched_yield();
+    now random_get(buffer: I32, len: I32);
+    now sock_accept(fd: I32, flags: I32, accepted: I32);
+    now sock_recv(fd: I32, iovs: I32, len: I32, flags: I32, read: I32, out: I32);
+    now sock_send(fd: I32, iovs: I32, len: I32, flags: I32, written: I32);
+    now sock_shutdown(fd: I32, how: I32);
+}
+
+/// Answers one call.
+pub fn call(
+    function: Function,
+    name: &str,
+    guest: &mut dyn Guest,
+    args: &[Value],
+) -> Result<Vec<Value>, TrapReason> {
+    let Some((memory, host)) = guest.memory_and_host(MEMORY) else {
+        return Err(TrapReason::Wasm(format!(
+            "`{name}` works on the memory that is exported as `{MEMORY}`, and there is none"
+        )));
+    };
+    let HostState { wasi, .. } = host;
+    let wasi = wasi
+        .as_mut()
+        .expect("WASI is bound only where it is allowed");
+    if let ("poll_oneoff", Some(sleep)) = (name, Sleep::read(memory, args)) {
+        wasi.runtime.block_on(async {
+            tokio::select! {
+                () = tokio::time::sleep(sleep.time) => {}
+                () = wasi.ended.notified() => {}
+            }
+        });
+        sleep.write(memory);
+        return Ok(vec![Value::I32(0)]);
+    }
+
+    wasi.ctx.set_hostcall_fuel(HOSTCALL_FUEL);
+    let result = {
+        let mut memory = GuestMemory::Unshared(&mut *memory);
+        let call = (function.call)(&mut wasi.ctx, &mut memory, args);
+        wasi.runtime.block_on(async {
+            tokio::select! {
+                result = call => Some(result),
+                () = wasi.ended.notified() => None,
+            }
+        })
+    };
+    // The engine finds out why: it looks at the interrupt before it goes on.
+    let Some(result) = result else {
+        return Err(TrapReason::Wasm("interrupted".into()));
+    };
+    match result {
+        Ok(Some(errno)) => {
+            if errno == 0 {
+                follow_descriptors(&mut wasi.open, name, memory, args);
+            }
+            Ok(vec![Value::I32(errno)])
+        }
+        Ok(None) => Ok(Vec::new()),
+        Err(error) => Err(match error.downcast_ref::<I32Exit>() {
+            Some(exit) => TrapReason::Exit(exit.0),
+            None => TrapReason::Wasm(format!("`{name}` failed: {error:#}")),
+        }),
+    }
+}
+
+/// Keeps the list of descriptors that the guest has open.
+fn follow_descriptors(open: &mut BTreeSet<u32>, name: &str, memory: &[u8], args: &[Value]) {
+    let arg = |i: usize| match args.get(i) {
+        Some(Value::I32(value)) => *value as u32,
+        _ => 0,
+    };
+    match name {
+        "path_open" => {
+            let at = arg(8) as usize;
+            if let Some(fd) = memory.get(at..at + 4) {
+                open.insert(u32::from_le_bytes(fd.try_into().expect("four bytes")));
+            }
+        }
+        "fd_close" => drop(open.remove(&arg(0))),
+        "fd_renumber" => {
+            open.remove(&arg(0));
+            open.insert(arg(1));
+        }
+        _ => {}
+    }
+}
+
+/// A `poll_oneoff` that only sleeps for some time. `wasmtime-wasi` would block the thread in it,
+/// where nothing can interrupt it.
+struct Sleep {
+    time: Duration,
+    userdata: [u8; 8],
+    event: usize,
+    count: usize,
+}
+
+impl Sleep {
+    /// The layout of a subscription, an event and their tags is the one of the witx files of
+    /// WASI preview 1: 48 and 32 bytes.
+    fn read(memory: &[u8], args: &[Value]) -> Option<Sleep> {
+        let [
+            Value::I32(subscription),
+            Value::I32(event),
+            Value::I32(1),
+            Value::I32(count),
+        ] = *args
+        else {
+            return None;
+        };
+        const CLOCK: u8 = 0;
+        const ABSOLUTE: u16 = 1;
+        let at = subscription as u32 as usize;
+        if !at.is_multiple_of(8) {
+            return None;
+        }
+        let bytes = memory.get(at..at.checked_add(48)?)?;
+        let event = event as u32 as usize;
+        let count = count as u32 as usize;
+        memory.get(event..event.checked_add(32)?)?;
+        memory.get(count..count.checked_add(4)?)?;
+        let u64_at = |i: usize| u64::from_le_bytes(bytes[i..i + 8].try_into().expect("eight"));
+        let u32_at = |i: usize| u32::from_le_bytes(bytes[i..i + 4].try_into().expect("four"));
+        let flags = u16::from_le_bytes(bytes[40..42].try_into().expect("two"));
+        // Clock 0 is the wall clock and 1 the monotonic one; others cannot be slept on.
+        if bytes[8] != CLOCK || flags & ABSOLUTE != 0 || u32_at(16) > 1 {
+            return None;
+        }
+        if !event.is_multiple_of(8) || !count.is_multiple_of(4) {
+            return None;
+        }
+        Some(Sleep {
+            time: Duration::from_nanos(u64_at(24)),
+            userdata: bytes[..8].try_into().expect("eight"),
+            event,
+            count,
+        })
+    }
+
+    fn write(&self, memory: &mut [u8]) {
+        let mut event = [0; 32];
+        event[..8].copy_from_slice(&self.userdata);
+        // As `wasmtime-wasi` answers: one "byte" in the event of a clock.
+        event[16] = 1;
+        memory[self.event..self.event + 32].copy_from_slice(&event);
+        memory[self.count..self.count + 4].copy_from_slice(&1u32.to_le_bytes());
+    }
+}

@@ -1,0 +1,265 @@
+//! Make the state readable: a module for running, whose private state is exported.
+//!
+//! Nothing outside an instance can see its memories, globals and tables unless they are
+//! exported, nor whether a passive segment was dropped. The module that runs is therefore the
+//! input with more exports and, per passive segment, one *probe* function; function bodies are
+//! not touched, and the output is made from the input, never from this.
+//!
+//! Before:
+//!
+//! ```wat
+//! (module
+//!   (memory 1)
+//!   (global $heap (mut i32) (i32.const 1024))
+//!   (global $limit i32 (i32.const 4096))
+//!   (data $table "abc")
+//!   (func $main)
+//!   (start $main))
+//! ```
+//!
+//! After (a trap in the probe says that `$table` was dropped; it writes nothing):
+//!
+//! ```wat
+//! (module
+//!   (memory 1)
+//!   (global $heap (mut i32) (i32.const 1024))
+//!   (global $limit i32 (i32.const 4096))
+//!   (data $table "abc")
+//!   (func $main)
+//!   (func $probe
+//!     (memory.init $table (i32.const 0) (i32.const 3) (i32.const 0)))
+//!   (export "wizer:memory0" (memory 0))
+//!   (export "wizer:global0" (global $heap))
+//!   (export "wizer:data0" (func $probe))
+//!   (export "wizer:start" (func $main)))
+//! ```
+
+use wasm_encoder::{Encode, ExportKind, Function, Instruction};
+
+use crate::module::{Module, SegmentMode, needs_collector, section};
+use crate::splice::Splice;
+use wasmparser::{RefType, ValType};
+
+/// A module made ready to be run and read.
+pub struct Instrumented {
+    /// The module in the binary format.
+    pub bytes: Vec<u8>,
+    /// How the added exports are called.
+    pub names: Names,
+    /// Which globals can be read: the mutable ones, and immutable ones that may hold objects.
+    pub globals: Vec<u32>,
+    /// How far function bodies moved from their place in the input, in bytes.
+    pub code_shift: i64,
+}
+
+/// The names of the added exports. No export of the input begins with their prefix.
+#[derive(Clone, Debug)]
+pub struct Names {
+    prefix: String,
+}
+
+impl Names {
+    fn new(module: &Module<'_>) -> Names {
+        let mut prefix = String::from("wizer:");
+        while module.exports.iter().any(|e| e.name.starts_with(&prefix)) {
+            prefix.push(':');
+        }
+        Names { prefix }
+    }
+
+    pub fn memory(&self, index: u32) -> String {
+        format!("{}memory{index}", self.prefix)
+    }
+
+    pub fn table(&self, index: u32) -> String {
+        format!("{}table{index}", self.prefix)
+    }
+
+    pub fn global(&self, index: u32) -> String {
+        format!("{}global{index}", self.prefix)
+    }
+
+    /// The probe of a data segment.
+    pub fn data(&self, index: u32) -> String {
+        format!("{}data{index}", self.prefix)
+    }
+
+    /// The probe of an element segment.
+    pub fn element(&self, index: u32) -> String {
+        format!("{}element{index}", self.prefix)
+    }
+
+    /// The start function.
+    pub fn start(&self) -> String {
+        format!("{}start", self.prefix)
+    }
+}
+
+/// Instruments a module.
+pub fn instrument(module: &Module<'_>) -> Instrumented {
+    let names = Names::new(module);
+    let mut splice = Splice::new(module);
+    let mut exports = Items::default();
+
+    for (index, _) in module.memories.all() {
+        exports.export(&names.memory(index), ExportKind::Memory, index);
+    }
+    for (index, _) in module.tables.all() {
+        exports.export(&names.table(index), ExportKind::Table, index);
+    }
+    let mut globals = Vec::new();
+    for (index, global) in module.globals.all() {
+        let may_hold_object =
+            matches!(global.ty.content_type, ValType::Ref(ty) if needs_collector(ty));
+        if global.ty.mutable || may_hold_object {
+            exports.export(&names.global(index), ExportKind::Global, index);
+            globals.push(index);
+        }
+    }
+    if let Some(start) = module.start {
+        exports.export(&names.start(), ExportKind::Func, start);
+        splice.drop(section::START);
+    }
+    add_probes(module, &names, &mut splice, &mut exports);
+    splice.append(section::EXPORT, exports.count, &exports.bytes);
+
+    let spliced = splice.finish();
+    let code_shift = match (spliced.code, module.section(section::CODE)) {
+        (Some(new), Some(old)) => {
+            let new_count = leading_count_len(&spliced.bytes[new..]);
+            let old_count = leading_count_len(module.contents(old));
+            (new + new_count) as i64 - (old.contents.start + old_count) as i64
+        }
+        _ => 0,
+    };
+    Instrumented {
+        bytes: spliced.bytes,
+        names,
+        globals,
+        code_shift,
+    }
+}
+
+/// How many bytes the item count takes that a vector section begins with.
+pub fn leading_count_len(contents: &[u8]) -> usize {
+    contents.len() - crate::splice::split_count(contents).1.len()
+}
+
+/// The items appended to one section.
+#[derive(Default)]
+struct Items {
+    count: u32,
+    bytes: Vec<u8>,
+}
+
+impl Items {
+    fn push(&mut self, item: &impl Encode) {
+        item.encode(&mut self.bytes);
+        self.count += 1;
+    }
+
+    fn export(&mut self, name: &str, kind: ExportKind, index: u32) {
+        name.encode(&mut self.bytes);
+        kind.encode(&mut self.bytes);
+        index.encode(&mut self.bytes);
+        self.count += 1;
+    }
+}
+
+/// Adds one function per passive segment of a length above 0, which traps exactly when the
+/// segment was dropped: a dropped segment has length 0, and `init` checks its bounds even where
+/// it copies nothing.
+fn add_probes(module: &Module<'_>, names: &Names, splice: &mut Splice<'_>, exports: &mut Items) {
+    let mut functions = Items::default();
+    let mut bodies = Items::default();
+    let mut tables = Items::default();
+    let mut table_types: Vec<RefType> = Vec::new();
+    let mut needs_memory = false;
+    let probe_type = module.type_count();
+
+    let mut probe = |name: String, body: &[Instruction<'_>], exports: &mut Items| {
+        let mut function = Function::new([]);
+        for instruction in body {
+            function.instruction(instruction);
+        }
+        function.instruction(&Instruction::End);
+        exports.export(
+            &name,
+            ExportKind::Func,
+            module.functions.len() + functions.count,
+        );
+        functions.push(&probe_type);
+        bodies.push(&function);
+    };
+
+    // Without a data count section no instruction can drop a data segment.
+    if module.has_data_count {
+        let memory64 = module.memories.get(0).is_some_and(|m| m.memory64);
+        for (index, segment) in (0..).zip(&module.data) {
+            if segment.mode != SegmentMode::Passive || segment.bytes.is_empty() {
+                continue;
+            }
+            needs_memory |= module.memories.is_empty();
+            let destination = match memory64 {
+                true => Instruction::I64Const(0),
+                false => Instruction::I32Const(0),
+            };
+            let init = Instruction::MemoryInit {
+                mem: 0,
+                data_index: index,
+            };
+            let source = Instruction::I32Const(segment.bytes.len() as i32);
+            let body = [destination, source, Instruction::I32Const(0), init];
+            probe(names.data(index), &body, exports);
+        }
+    }
+    for (index, segment) in (0..).zip(&module.elements) {
+        if segment.mode != SegmentMode::Passive || segment.len == 0 {
+            continue;
+        }
+        // A table of the segment's own type: the module's own may fit or not.
+        let ty = segment.ty.nullable();
+        let position = match table_types.iter().position(|t| *t == ty) {
+            Some(position) => position,
+            None => {
+                table_types.push(ty);
+                tables.push(&wasm_encoder::TableType {
+                    element_type: ty.try_into().expect("an encodable reference type"),
+                    table64: false,
+                    minimum: 0,
+                    maximum: Some(0),
+                    shared: false,
+                });
+                table_types.len() - 1
+            }
+        };
+        let init = Instruction::TableInit {
+            elem_index: index,
+            table: module.tables.len() + position as u32,
+        };
+        let source = Instruction::I32Const(segment.len as i32);
+        let zero = Instruction::I32Const(0);
+        let body = [zero.clone(), source, zero, init];
+        probe(names.element(index), &body, exports);
+    }
+    if functions.count == 0 {
+        return;
+    }
+
+    // `(func)` in the binary format: form 0x60, no parameters, no results.
+    splice.append(section::TYPE, 1, &[0x60, 0, 0]);
+    splice.append(section::FUNCTION, functions.count, &functions.bytes);
+    splice.append(section::CODE, bodies.count, &bodies.bytes);
+    splice.append(section::TABLE, tables.count, &tables.bytes);
+    if needs_memory {
+        let mut memory = Items::default();
+        memory.push(&wasm_encoder::MemoryType {
+            minimum: 0,
+            maximum: Some(0),
+            memory64: false,
+            shared: false,
+            page_size_log2: None,
+        });
+        splice.append(section::MEMORY, 1, &memory.bytes);
+    }
+}

@@ -1,0 +1,305 @@
+//! What the input is: its sections, index spaces and types.
+//!
+//! One pass over the section headers. Every section is a borrowed slice of the input, and no
+//! function body is decoded here: validation is the engines' work.
+
+mod parse;
+mod types;
+mod validate;
+
+use std::ops::Range;
+
+use wasmparser::{ConstExpr, FuncType, GlobalType, MemoryType, RefType, TableType, TypeRef};
+
+pub use types::{needs_collector, val_type_name};
+pub use validate::validate;
+
+/// Section ids, as the binary format numbers them.
+pub mod section {
+    pub const CUSTOM: u8 = 0;
+    pub const TYPE: u8 = 1;
+    pub const IMPORT: u8 = 2;
+    pub const FUNCTION: u8 = 3;
+    pub const TABLE: u8 = 4;
+    pub const MEMORY: u8 = 5;
+    pub const GLOBAL: u8 = 6;
+    pub const EXPORT: u8 = 7;
+    pub const START: u8 = 8;
+    pub const ELEMENT: u8 = 9;
+    pub const CODE: u8 = 10;
+    pub const DATA: u8 = 11;
+    pub const DATA_COUNT: u8 = 12;
+    pub const TAG: u8 = 13;
+
+    /// Where a section stands in the order that the binary format prescribes. It is not the
+    /// order of the ids: tag, data count and code are out of line.
+    pub fn rank(id: u8) -> u8 {
+        match id {
+            TYPE => 1,
+            IMPORT => 2,
+            FUNCTION => 3,
+            TABLE => 4,
+            MEMORY => 5,
+            TAG => 6,
+            GLOBAL => 7,
+            EXPORT => 8,
+            START => 9,
+            ELEMENT => 10,
+            DATA_COUNT => 11,
+            CODE => 12,
+            DATA => 13,
+            _ => 0,
+        }
+    }
+}
+
+/// One section of the input.
+#[derive(Clone, Debug)]
+pub struct Section {
+    /// Its id, see [`section`].
+    pub id: u8,
+    /// Where the section begins: its id byte.
+    pub start: usize,
+    /// Its contents, after id and size.
+    pub contents: Range<usize>,
+}
+
+/// The items of one kind, the imported ones first: an *index space* of the specification.
+#[derive(Clone, Debug)]
+pub struct IndexSpace<T> {
+    items: Vec<T>,
+    imported: usize,
+}
+
+impl<T> Default for IndexSpace<T> {
+    fn default() -> Self {
+        IndexSpace {
+            items: Vec::new(),
+            imported: 0,
+        }
+    }
+}
+
+impl<T> IndexSpace<T> {
+    /// All items, with their indices.
+    pub fn all(&self) -> impl Iterator<Item = (u32, &T)> {
+        (0..).zip(&self.items)
+    }
+
+    /// The items that the module defines itself, with their indices.
+    pub fn defined(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.all().skip(self.imported)
+    }
+
+    /// The item at `index`, imported or defined.
+    pub fn get(&self, index: u32) -> Option<&T> {
+        self.items.get(index as usize)
+    }
+
+    /// How many items there are, imported ones included.
+    pub fn len(&self) -> u32 {
+        u32::try_from(self.items.len()).expect("a parsed module has fewer than 2^32 items")
+    }
+
+    /// Whether the space has no items.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// How many of the items are imported.
+    pub fn imported(&self) -> u32 {
+        u32::try_from(self.imported).expect("a parsed module has fewer than 2^32 items")
+    }
+
+    fn import(&mut self, item: T) {
+        debug_assert_eq!(self.imported, self.items.len());
+        self.items.push(item);
+        self.imported += 1;
+    }
+
+    fn define(&mut self, item: T) {
+        self.items.push(item);
+    }
+}
+
+/// One import, in the order of the import section.
+#[derive(Clone, Debug)]
+pub struct Import<'a> {
+    /// The first of its two names.
+    pub module: &'a str,
+    /// The second of its two names.
+    pub name: &'a str,
+    /// What is imported.
+    pub ty: TypeRef,
+}
+
+/// One export.
+#[derive(Clone, Debug)]
+pub struct Export<'a> {
+    /// Its name, unique in the module.
+    pub name: &'a str,
+    /// What is exported.
+    pub kind: ExternKind,
+    /// The index in the index space of its kind.
+    pub index: u32,
+}
+
+/// The kinds of things that can be imported and exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExternKind {
+    Func,
+    Table,
+    Memory,
+    Global,
+    Tag,
+}
+
+impl ExternKind {
+    /// The kind's name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            ExternKind::Func => "function",
+            ExternKind::Table => "table",
+            ExternKind::Memory => "memory",
+            ExternKind::Global => "global",
+            ExternKind::Tag => "tag",
+        }
+    }
+}
+
+/// One global that the module defines.
+#[derive(Clone, Debug)]
+pub struct Global<'a> {
+    pub ty: GlobalType,
+    /// The initializer; `None` for an imported global.
+    pub init: Option<ConstExpr<'a>>,
+    /// Where the global's type stands in the input, and then its initializer.
+    pub type_range: Range<usize>,
+}
+
+/// One table.
+#[derive(Clone, Debug)]
+pub struct Table<'a> {
+    pub ty: TableType,
+    /// The initializer of every slot, where the table is declared with one.
+    pub init: Option<ConstExpr<'a>>,
+}
+
+/// How a data or element segment takes part in instantiation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentMode {
+    /// Copied into the memory or table of this index, then dropped.
+    Active(u32),
+    /// Kept for `memory.init` or `table.init`, until dropped.
+    Passive,
+    /// Only declares functions for `ref.func`.
+    Declarative,
+}
+
+/// One data segment.
+#[derive(Clone, Debug)]
+pub struct DataSegment<'a> {
+    pub mode: SegmentMode,
+    pub bytes: &'a [u8],
+    /// The whole segment in the input.
+    pub range: Range<usize>,
+}
+
+/// One element segment.
+#[derive(Clone, Debug)]
+pub struct ElementSegment {
+    pub mode: SegmentMode,
+    /// How many elements it holds.
+    pub len: u32,
+    pub ty: RefType,
+    /// Whether an item makes an object of the garbage-collected heap.
+    pub makes_objects: bool,
+    /// The whole segment in the input.
+    pub range: Range<usize>,
+}
+
+/// A module, parsed as far as the pipeline needs it.
+#[derive(Debug, Default)]
+pub struct Module<'a> {
+    /// The input itself.
+    pub bytes: &'a [u8],
+    /// All sections, in order.
+    pub sections: Vec<Section>,
+    /// The function type at each type index, `None` for other composite types.
+    types: Vec<Option<FuncType>>,
+    pub imports: Vec<Import<'a>>,
+    /// The type index of each function.
+    pub functions: IndexSpace<u32>,
+    pub tables: IndexSpace<Table<'a>>,
+    pub memories: IndexSpace<MemoryType>,
+    pub globals: IndexSpace<Global<'a>>,
+    pub tags: IndexSpace<()>,
+    pub exports: Vec<Export<'a>>,
+    /// The function that instantiation calls.
+    pub start: Option<u32>,
+    pub elements: Vec<ElementSegment>,
+    pub data: Vec<DataSegment<'a>>,
+    /// Whether there is a data count section; without one, no instruction names a data segment.
+    pub has_data_count: bool,
+    /// The functions that something other than an export declares for `ref.func`.
+    declared: std::collections::HashSet<u32>,
+}
+
+impl<'a> Module<'a> {
+    /// The section with this id, if the module has one. Not for custom sections.
+    pub fn section(&self, id: u8) -> Option<&Section> {
+        self.sections.iter().find(|s| s.id == id)
+    }
+
+    /// The contents of a section.
+    pub fn contents(&self, section: &Section) -> &'a [u8] {
+        &self.bytes[section.contents.clone()]
+    }
+
+    /// The export of this name.
+    pub fn export(&self, name: &str) -> Option<&Export<'a>> {
+        self.exports.iter().find(|e| e.name == name)
+    }
+
+    /// The import that is the thing of this kind and index, if it is imported.
+    pub fn import(&self, kind: ExternKind, index: u32) -> Option<&Import<'a>> {
+        let of_kind = |import: &&Import<'_>| {
+            kind == match import.ty {
+                TypeRef::Func(_) | TypeRef::FuncExact(_) => ExternKind::Func,
+                TypeRef::Table(_) => ExternKind::Table,
+                TypeRef::Memory(_) => ExternKind::Memory,
+                TypeRef::Global(_) => ExternKind::Global,
+                TypeRef::Tag(_) => ExternKind::Tag,
+            }
+        };
+        self.imports.iter().filter(of_kind).nth(index as usize)
+    }
+
+    /// How many types the module declares.
+    pub fn type_count(&self) -> u32 {
+        u32::try_from(self.types.len()).expect("a parsed module has fewer than 2^32 types")
+    }
+
+    /// The type of a function, by function index.
+    pub fn function_type(&self, function: u32) -> Option<&FuncType> {
+        self.function_type_at(*self.functions.get(function)?)
+    }
+
+    /// The function type at a type index.
+    pub fn function_type_at(&self, ty: u32) -> Option<&FuncType> {
+        self.types.get(ty as usize)?.as_ref()
+    }
+
+    /// Whether an export is a function without parameters and results.
+    pub fn is_initializer(&self, export: &Export<'_>) -> bool {
+        export.kind == ExternKind::Func
+            && self
+                .function_type(export.index)
+                .is_some_and(|ty| ty.params().is_empty() && ty.results().is_empty())
+    }
+
+    /// Whether a function stays declared for `ref.func` when its exports go away.
+    pub fn is_declared(&self, function: u32) -> bool {
+        self.declared.contains(&function)
+    }
+}

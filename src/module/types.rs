@@ -1,0 +1,31 @@
+//! Facts about value types, and their names for people.
+
+use wasmparser::{AbstractHeapType, HeapType, RefType, ValType};
+
+/// The text format's name of a value type.
+pub fn val_type_name(ty: ValType) -> String {
+    match ty {
+        ValType::I32 => "i32".into(),
+        ValType::I64 => "i64".into(),
+        ValType::F32 => "f32".into(),
+        ValType::F64 => "f64".into(),
+        ValType::V128 => "v128".into(),
+        ValType::Ref(ty) => ty.to_string(),
+    }
+}
+
+/// Whether values of this type can be objects of the garbage-collected heap: structs, arrays,
+/// or what hides one. Functions, host references and exceptions cannot.
+pub fn needs_collector(ty: RefType) -> bool {
+    match ty.heap_type() {
+        HeapType::Abstract { ty, .. } => matches!(
+            ty,
+            AbstractHeapType::Any
+                | AbstractHeapType::Eq
+                | AbstractHeapType::Struct
+                | AbstractHeapType::Array
+        ),
+        // A concrete type may be a function type too; reading the value tells.
+        HeapType::Concrete(_) | HeapType::Exact(_) => true,
+    }
+}

@@ -1,0 +1,273 @@
+//! One description of a run, filled by the Rust builder, the command line and JavaScript alike.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::host::HostFunction;
+use crate::host::interrupt::Interrupt;
+
+/// The initialization functions looked for when none is named, the first that is exported wins.
+pub const DEFAULT_INIT_FUNCS: [&str; 2] = ["wizer.initialize", "wizer-initialize"];
+
+/// Everything that a run depends on besides the module.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// The export to call; by default the first of [`DEFAULT_INIT_FUNCS`].
+    pub init_func: Option<String>,
+    /// Whether the output still exports the initialization function.
+    pub keep_init_func: bool,
+    /// New export names, as (new, old).
+    pub renames: Vec<(String, String)>,
+    /// Modules that are instantiated first and may be imported from.
+    pub preloads: Vec<Preload>,
+    /// Whether a preloaded module's own state may change although the output does not carry it.
+    pub allow_preload_changes: bool,
+    /// Functions that the module may import.
+    pub imports: Vec<Import>,
+    /// Whether the module may call WASI.
+    pub allow_wasi: bool,
+    /// What WASI offers, where it is allowed.
+    pub wasi: Wasi,
+    pub features: Features,
+    pub engine: Engine,
+    /// How long initialization may take.
+    pub timeout: Option<Duration>,
+    /// The most bytes that all memories together may have.
+    pub max_memory: Option<u64>,
+    /// Lets another thread end the run.
+    pub interrupt: Option<Arc<Interrupt>>,
+    /// Told what the run is doing.
+    pub progress: Option<ProgressFn>,
+}
+
+/// Called with each phase as it begins, on the thread that works.
+pub type ProgressFn = Arc<dyn Fn(Phase) + Send + Sync>;
+
+/// What a run is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Phase {
+    /// Reading the module's sections.
+    Parse,
+    /// Making the module's state readable.
+    Instrument,
+    /// Making machine code.
+    Compile,
+    /// Instantiating, and running the initialization.
+    Initialize,
+    /// Reading the state.
+    Snapshot,
+    /// Writing the initialized module.
+    Rewrite,
+}
+
+impl Phase {
+    /// The phase's name as reports print it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Parse => "parse",
+            Phase::Instrument => "instrument",
+            Phase::Compile => "compile",
+            Phase::Initialize => "initialize",
+            Phase::Snapshot => "snapshot",
+            Phase::Rewrite => "rewrite",
+        }
+    }
+}
+
+/// A module that is instantiated before the main one, under a name to import from.
+#[derive(Clone)]
+pub struct Preload {
+    pub name: String,
+    pub source: PreloadSource,
+}
+
+/// Where a preloaded module comes from.
+#[derive(Clone)]
+pub enum PreloadSource {
+    File(PathBuf),
+    Bytes(Vec<u8>),
+}
+
+/// A function that the module may import.
+#[derive(Clone)]
+pub struct Import {
+    pub module: String,
+    pub name: String,
+    pub function: Arc<dyn HostFunction>,
+}
+
+/// What WASI offers to the module.
+#[derive(Clone)]
+pub struct Wasi {
+    /// The guest's arguments, its own name first.
+    pub args: Vec<String>,
+    /// Whether the process's environment is visible.
+    pub inherit_env: bool,
+    /// Further environment variables; they win over inherited ones.
+    pub env: BTreeMap<String, String>,
+    pub stdin: Stdin,
+    pub stdout: Stdout,
+    pub stderr: Stdout,
+    pub dirs: Vec<Dir>,
+    /// Files by guest path, in a private directory that is removed after the run.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Default for Wasi {
+    fn default() -> Self {
+        Wasi {
+            args: Vec::new(),
+            inherit_env: false,
+            env: BTreeMap::new(),
+            stdin: Stdin::Inherit,
+            stdout: Stdout::Inherit,
+            stderr: Stdout::Inherit,
+            dirs: Vec::new(),
+            files: BTreeMap::new(),
+        }
+    }
+}
+
+/// Where the guest's standard input comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stdin {
+    /// The process's.
+    Inherit,
+    /// Empty.
+    Ignore,
+    /// These bytes.
+    Bytes(Vec<u8>),
+}
+
+/// Where the guest's standard output or error goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stdout {
+    /// The process's.
+    Inherit,
+    /// Nowhere.
+    Ignore,
+    /// Into a buffer of the outcome.
+    Pipe,
+}
+
+/// A directory of the host that the guest may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dir {
+    pub host: PathBuf,
+    /// What the guest calls it.
+    pub guest: String,
+    pub readonly: bool,
+}
+
+/// WebAssembly proposals that can be switched off, to have modules that use them refused.
+/// Everything else that the engines support is always on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    pub bulk_memory: bool,
+    pub multi_memory: bool,
+    pub multi_value: bool,
+    pub reference_types: bool,
+    pub simd: bool,
+    pub relaxed_simd: bool,
+    /// Whether relaxed SIMD instructions give the same results on every machine.
+    pub relaxed_simd_deterministic: bool,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Features {
+            bulk_memory: true,
+            multi_memory: true,
+            multi_value: true,
+            reference_types: true,
+            simd: true,
+            relaxed_simd: true,
+            relaxed_simd_deterministic: false,
+        }
+    }
+}
+
+/// Who runs the module.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Engine {
+    /// The fastest to be done, as far as one can tell beforehand.
+    #[default]
+    Auto,
+    /// A compiler that makes code fast (Winch).
+    Baseline,
+    /// A compiler that makes fast code (Cranelift).
+    Optimizing,
+}
+
+impl Engine {
+    /// The engine of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] for a name that is none of `auto`, `baseline` and `optimizing`.
+    pub fn from_name(name: &str) -> Result<Engine, Error> {
+        match name {
+            "auto" => Ok(Engine::Auto),
+            "baseline" => Ok(Engine::Baseline),
+            "optimizing" => Ok(Engine::Optimizing),
+            other => Err(Error::option(format!(
+                "`{other}` is no engine; choose `auto`, `baseline` or `optimizing`"
+            ))),
+        }
+    }
+}
+
+/// Reads a rename in the form `new=old`.
+///
+/// # Errors
+///
+/// [`Error::Option`] where it is not of this form.
+pub fn parse_rename(text: &str) -> Result<(String, String), Error> {
+    let mut halves = text.trim().split('=').map(str::trim);
+    match (halves.next(), halves.next(), halves.next()) {
+        (Some(new), Some(old), None) if !new.is_empty() && !old.is_empty() => {
+            Ok((new.into(), old.into()))
+        }
+        _ => Err(Error::option(format!(
+            "the rename `{text}` must have the form `new=old` with exactly one `=`"
+        ))),
+    }
+}
+
+/// Reads a directory mapping in the form `guest::host`.
+///
+/// # Errors
+///
+/// [`Error::Option`] where it is not of this form.
+pub fn parse_map_dir(text: &str) -> Result<(String, PathBuf), Error> {
+    match text.split_once("::") {
+        Some((guest, host)) if !guest.is_empty() && !host.is_empty() => {
+            Ok((guest.into(), host.into()))
+        }
+        _ => Err(Error::option(format!(
+            "the directory mapping `{text}` must have the form `guest::host`"
+        ))),
+    }
+}
+
+/// Reads a preload in the form `name=file`.
+///
+/// # Errors
+///
+/// [`Error::Option`] where it is not of this form.
+pub fn parse_preload(text: &str) -> Result<(String, PathBuf), Error> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => {
+            Ok((name.into(), file.into()))
+        }
+        _ => Err(Error::option(format!(
+            "the preload `{text}` must have the form `name=file`"
+        ))),
+    }
+}

@@ -1,0 +1,330 @@
+//! Sections in, bytes out: keep, replace, insert or drop sections of a module.
+//!
+//! Knows the order of sections and nothing of what is in them. Bytes that stay are borrowed
+//! until the one allocation at the end.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::module::{Module, section};
+
+/// Bytes to be written, most of them borrowed.
+#[derive(Default)]
+pub struct Rope<'a> {
+    parts: Vec<Part<'a>>,
+    /// The bytes of all [`Part::Own`], so that a small piece costs no allocation.
+    own: Vec<u8>,
+    len: usize,
+}
+
+enum Part<'a> {
+    Borrowed(&'a [u8]),
+    Own(Range<usize>),
+}
+
+impl<'a> Rope<'a> {
+    pub fn new() -> Self {
+        Rope::default()
+    }
+
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Appends bytes that live elsewhere.
+    pub fn borrow(&mut self, bytes: &'a [u8]) -> &mut Self {
+        if !bytes.is_empty() {
+            self.len += bytes.len();
+            self.parts.push(Part::Borrowed(bytes));
+        }
+        self
+    }
+
+    /// Appends a few bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> &mut Self {
+        let start = self.own.len();
+        self.own.extend_from_slice(bytes);
+        self.len += bytes.len();
+        match self.parts.last_mut() {
+            Some(Part::Own(range)) if range.end == start => range.end = self.own.len(),
+            _ => self.parts.push(Part::Own(start..self.own.len())),
+        }
+        self
+    }
+
+    /// Appends an unsigned LEB128 number.
+    pub fn leb(&mut self, value: u32) -> &mut Self {
+        let mut bytes = Vec::with_capacity(5);
+        wasm_encoder::Encode::encode(&value, &mut bytes);
+        self.write(&bytes)
+    }
+
+    /// Appends a value in the encoding of the binary format.
+    pub fn encode(&mut self, value: &impl wasm_encoder::Encode) -> &mut Self {
+        let mut bytes = Vec::new();
+        value.encode(&mut bytes);
+        self.write(&bytes)
+    }
+
+    /// Appends another rope.
+    pub fn append(&mut self, other: Rope<'a>) -> &mut Self {
+        let shift = self.own.len();
+        self.own.extend_from_slice(&other.own);
+        self.len += other.len;
+        self.parts
+            .extend(other.parts.into_iter().map(|part| match part {
+                Part::Own(range) => Part::Own(range.start + shift..range.end + shift),
+                borrowed => borrowed,
+            }));
+        self
+    }
+
+    fn copy_to(&self, out: &mut Vec<u8>) {
+        for part in &self.parts {
+            out.extend_from_slice(match part {
+                Part::Borrowed(bytes) => bytes,
+                Part::Own(range) => &self.own[range.clone()],
+            });
+        }
+    }
+}
+
+/// How many bytes an unsigned LEB128 number takes.
+pub fn leb_len(value: u64) -> usize {
+    let bits = 64 - value.leading_zeros().min(63);
+    bits.div_ceil(7) as usize
+}
+
+/// What becomes of one section.
+enum Edit<'a> {
+    Drop,
+    Replace(Rope<'a>),
+}
+
+/// A module with edits to its sections.
+pub struct Splice<'a> {
+    module: &'a Module<'a>,
+    /// By section id; at most one section of each id but the custom one.
+    edits: BTreeMap<u8, Edit<'a>>,
+    /// By the custom section's position in [`Module::sections`].
+    customs: BTreeMap<usize, Edit<'a>>,
+}
+
+/// The spliced module.
+pub struct Spliced {
+    pub bytes: Vec<u8>,
+    /// Where the code section's contents begin, where there is one.
+    pub code: Option<usize>,
+}
+
+impl<'a> Splice<'a> {
+    pub fn new(module: &'a Module<'a>) -> Self {
+        Splice {
+            module,
+            edits: BTreeMap::new(),
+            customs: BTreeMap::new(),
+        }
+    }
+
+    /// Gives the section new contents, inserting it where the module has none.
+    pub fn replace(&mut self, id: u8, contents: Rope<'a>) {
+        self.edits.insert(id, Edit::Replace(contents));
+    }
+
+    /// Leaves the section out.
+    pub fn drop(&mut self, id: u8) {
+        self.edits.insert(id, Edit::Drop);
+    }
+
+    /// Gives the custom section at `position` new contents (its name included).
+    pub fn replace_custom(&mut self, position: usize, contents: Rope<'a>) {
+        self.customs.insert(position, Edit::Replace(contents));
+    }
+
+    /// Leaves the custom section at `position` out.
+    pub fn drop_custom(&mut self, position: usize) {
+        self.customs.insert(position, Edit::Drop);
+    }
+
+    /// Appends `items`, `count` of them, to a section that is a vector of items.
+    pub fn append(&mut self, id: u8, count: u32, items: &[u8]) {
+        if count == 0 {
+            return;
+        }
+        let mut contents = Rope::new();
+        match self.module.section(id) {
+            Some(section) => {
+                let old = self.module.contents(section);
+                let (old_count, rest) = split_count(old);
+                contents.leb(old_count + count).borrow(rest);
+            }
+            None => {
+                contents.leb(count);
+            }
+        }
+        contents.write(items);
+        self.replace(id, contents);
+    }
+
+    /// The module with its edits, in one exactly sized allocation.
+    pub fn finish(mut self) -> Spliced {
+        let module = self.module;
+        let mut order: Vec<(u8, Chunk<'a>)> = Vec::new();
+        // The next section of a known order decides where an inserted one goes: right after its
+        // predecessor, so that it stays before custom sections which must come later (`name`).
+        let ids: Vec<u8> = module.sections.iter().map(|s| s.id).collect();
+        let present: std::collections::BTreeSet<u8> = ids.iter().copied().collect();
+        let mut inserted: Vec<(u8, Rope<'a>)> = Vec::new();
+        for id in self.edits.keys().copied().collect::<Vec<_>>() {
+            if !present.contains(&id)
+                && let Some(Edit::Replace(rope)) = self.edits.remove(&id)
+            {
+                inserted.push((id, rope));
+            }
+        }
+        inserted.sort_by_key(|(id, _)| std::cmp::Reverse(section::rank(*id)));
+
+        let mut flush = |order: &mut Vec<(u8, Chunk<'a>)>, before: u8| {
+            while let Some((id, _)) = inserted.last()
+                && section::rank(*id) < before
+            {
+                let (id, rope) = inserted.pop().expect("there is a last one");
+                order.push((id, Chunk::New(rope)));
+            }
+        };
+        // What belongs before the first ordered section waits until that section is reached;
+        // custom sections in front (`dylink.0`) stay in front.
+        for (position, old) in module.sections.iter().enumerate() {
+            let next = |from: usize| {
+                ids[from..]
+                    .iter()
+                    .map(|id| section::rank(*id))
+                    .find(|rank| *rank != 0)
+                    .unwrap_or(u8::MAX)
+            };
+            if old.id != section::CUSTOM {
+                flush(&mut order, section::rank(old.id));
+            }
+            let edit = match old.id {
+                section::CUSTOM => self.customs.remove(&position),
+                id => self.edits.remove(&id),
+            };
+            match edit {
+                None => order.push((
+                    old.id,
+                    Chunk::Kept {
+                        whole: &module.bytes[old.start..old.contents.end],
+                        header: old.contents.start - old.start,
+                    },
+                )),
+                Some(Edit::Drop) => {}
+                Some(Edit::Replace(rope)) => order.push((old.id, Chunk::New(rope))),
+            }
+            if old.id != section::CUSTOM {
+                flush(&mut order, next(position + 1));
+            }
+        }
+        flush(&mut order, u8::MAX);
+
+        let len = 8 + order.iter().map(|(_, chunk)| chunk.len()).sum::<usize>();
+        let mut bytes = Vec::with_capacity(len);
+        bytes.extend_from_slice(&module.bytes[..8]);
+        let mut code = None;
+        for (id, chunk) in &order {
+            let contents = bytes.len() + chunk.header();
+            if *id == section::CODE {
+                code = Some(contents);
+            }
+            match chunk {
+                Chunk::Kept { whole, .. } => bytes.extend_from_slice(whole),
+                Chunk::New(rope) => {
+                    bytes.push(*id);
+                    let size = u32::try_from(rope.len()).expect("the caller bounds the output");
+                    wasm_encoder::Encode::encode(&size, &mut bytes);
+                    rope.copy_to(&mut bytes);
+                }
+            }
+        }
+        debug_assert_eq!(bytes.len(), len);
+        Spliced { bytes, code }
+    }
+}
+
+/// One section of the output.
+enum Chunk<'a> {
+    Kept { whole: &'a [u8], header: usize },
+    New(Rope<'a>),
+}
+
+impl Chunk<'_> {
+    fn header(&self) -> usize {
+        match self {
+            Chunk::Kept { header, .. } => *header,
+            Chunk::New(rope) => 1 + leb_len(rope.len() as u64),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Chunk::Kept { whole, .. } => whole.len(),
+            Chunk::New(rope) => self.header() + rope.len(),
+        }
+    }
+}
+
+/// The number of items that a vector section begins with, and the bytes of its items.
+pub fn split_count(contents: &[u8]) -> (u32, &[u8]) {
+    let mut reader = wasmparser::BinaryReader::new(contents, 0);
+    let count = reader
+        .read_var_u32()
+        .expect("the parser has read this section");
+    (count, &contents[reader.original_position()..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leb_len_agrees_with_the_encoder() {
+        for value in [0, 1, 127, 128, 16_383, 16_384, u32::MAX] {
+            let mut bytes = Vec::new();
+            wasm_encoder::Encode::encode(&value, &mut bytes);
+            assert_eq!(leb_len(u64::from(value)), bytes.len(), "{value}");
+        }
+    }
+
+    #[test]
+    fn an_inserted_section_stands_in_its_place_and_before_the_name_section() {
+        let wasm = wat::parse_str("(module $named (memory 1) (func $f))").unwrap();
+        let module = Module::parse(&wasm).unwrap();
+        let mut splice = Splice::new(&module);
+        let mut data = Rope::new();
+        data.write(b"\x01\x00\x41\x00\x0b\x01x");
+        splice.replace(section::DATA, data);
+        let mut exports = Rope::new();
+        exports.write(b"\x00");
+        splice.replace(section::EXPORT, exports);
+        let out = splice.finish().bytes;
+        wasmparser::validate(&out).unwrap();
+        let ids: Vec<u8> = Module::parse(&out)
+            .unwrap()
+            .sections
+            .iter()
+            .map(|s| s.id)
+            .collect();
+        assert_eq!(
+            ids,
+            [
+                section::TYPE,
+                section::FUNCTION,
+                section::MEMORY,
+                section::EXPORT,
+                section::CODE,
+                section::DATA,
+                section::CUSTOM
+            ]
+        );
+    }
+}

@@ -1,0 +1,61 @@
+//! WebAssembly values, free of any engine.
+
+/// A value that a function takes or returns, or that a global or table holds.
+///
+/// Floats are kept as bits: a NaN's payload is state like any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Value {
+    /// An `i32`.
+    I32(i32),
+    /// An `i64`.
+    I64(i64),
+    /// The bits of an `f32`.
+    F32(u32),
+    /// The bits of an `f64`.
+    F64(u64),
+    /// The bits of a `v128`, lane 0 lowest.
+    V128(u128),
+    /// A reference.
+    Ref(Reference),
+}
+
+/// A reference, as far as it can be told apart from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reference {
+    /// No reference.
+    Null,
+    /// A function; equal numbers are the same function in the same run.
+    Func(u64),
+    /// An unboxed integer, 31 bits.
+    I31(u32),
+    /// A reference of the host, by the number that the host gave it.
+    Extern(u32),
+    /// An object of the garbage-collected heap or an exception.
+    Object,
+}
+
+impl From<i32> for Value {
+    fn from(value: i32) -> Self {
+        Value::I32(value)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(value: i64) -> Self {
+        Value::I64(value)
+    }
+}
+
+impl From<f32> for Value {
+    fn from(value: f32) -> Self {
+        Value::F32(value.to_bits())
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Value::F64(value.to_bits())
+    }
+}
