@@ -113,7 +113,7 @@ impl Wizer {
 
 /// A run that failed, and what the guest wrote until then.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub struct Failure {
     pub error: Error,
     pub stdout: Option<Vec<u8>>,
     pub stderr: Option<Vec<u8>>,

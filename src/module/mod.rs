@@ -177,14 +177,6 @@ pub struct Global<'a> {
     pub type_range: Range<usize>,
 }
 
-/// One table.
-#[derive(Clone, Debug)]
-pub struct Table<'a> {
-    pub ty: TableType,
-    /// The initializer of every slot, where the table is declared with one.
-    pub init: Option<ConstExpr<'a>>,
-}
-
 /// How a data or element segment takes part in instantiation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentMode {
@@ -230,7 +222,7 @@ pub struct Module<'a> {
     pub imports: Vec<Import<'a>>,
     /// The type index of each function.
     pub functions: IndexSpace<u32>,
-    pub tables: IndexSpace<Table<'a>>,
+    pub tables: IndexSpace<TableType>,
     pub memories: IndexSpace<MemoryType>,
     pub globals: IndexSpace<Global<'a>>,
     pub tags: IndexSpace<()>,

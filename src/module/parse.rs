@@ -7,7 +7,6 @@ use wasmparser::{
 
 use super::{
     DataSegment, ElementSegment, Export, ExternKind, Global, Import, Module, Section, SegmentMode,
-    Table,
 };
 use crate::error::Error;
 
@@ -83,7 +82,7 @@ impl<'a> Module<'a> {
                     let import = import?;
                     match import.ty {
                         TypeRef::Func(ty) | TypeRef::FuncExact(ty) => self.functions.import(ty),
-                        TypeRef::Table(ty) => self.tables.import(Table { ty, init: None }),
+                        TypeRef::Table(ty) => self.tables.import(ty),
                         TypeRef::Memory(ty) => self.memories.import(ty),
                         TypeRef::Global(ty) => self.globals.import(Global {
                             ty,
@@ -107,14 +106,10 @@ impl<'a> Module<'a> {
             Payload::TableSection(tables) => {
                 for table in tables {
                     let table = table?;
-                    let init = match table.init {
-                        TableInit::RefNull => None,
-                        TableInit::Expr(expr) => {
-                            self.declare(&expr)?;
-                            Some(expr)
-                        }
-                    };
-                    self.tables.define(Table { ty: table.ty, init });
+                    if let TableInit::Expr(expr) = &table.init {
+                        self.declare(expr)?;
+                    }
+                    self.tables.define(table.ty);
                 }
             }
             Payload::MemorySection(memories) => {

@@ -1,1 +1,293 @@
-//! later
+//! The door to JavaScript: converts, and passes on.
+//!
+//! `index.js` checks what only JavaScript can check and hands over plain values; the options
+//! come as JSON, so that one description of them ([`options::Given`]) also refuses what is
+//! misspelt. Results and errors go back as plain values too, and `index.js` makes promises and
+//! error classes of them.
+
+mod link;
+mod options;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use napi::bindgen_prelude::{AsyncTask, Buffer, Env, Function, Uint8Array, Unknown};
+use napi::{JsValue, Task};
+use napi_derive::napi;
+
+use crate::error::{Error, TrapReason};
+use crate::host::interrupt::Interrupt;
+use crate::options::{Import, Options};
+use crate::wizer::{Failure, Outcome, Wizer};
+use link::{JsFunction, JsSide, JsValues, Waker};
+
+/// Runs the command line in this process, and returns its exit status.
+#[napi]
+pub fn cli(args: Vec<String>) -> u8 {
+    catch_unwind(|| crate::cli::run(args)).unwrap_or(1)
+}
+
+/// What is given besides the options: bytes, which JSON cannot carry.
+#[napi(object, object_to_js = false)]
+pub struct Contents {
+    pub stdin: Option<Uint8Array>,
+    pub files: Vec<NamedBytes>,
+    pub preload: Vec<NamedBytes>,
+}
+
+/// A file or module, by name.
+#[napi(object, object_to_js = false)]
+pub struct NamedBytes {
+    pub name: String,
+    pub bytes: Uint8Array,
+}
+
+/// A function that is provided, by the names under which modules import it.
+#[napi(object, object_to_js = false)]
+pub struct ImportName {
+    pub module: String,
+    pub name: String,
+}
+
+/// The end of a run: either `wasm` and `report` are there, or `error`.
+#[napi(object, object_from_js = false)]
+pub struct Settled {
+    pub wasm: Option<Buffer>,
+    /// JSON.
+    pub report: Option<String>,
+    pub stdout: Option<Buffer>,
+    pub stderr: Option<Buffer>,
+    pub error: Option<NativeError>,
+}
+
+/// An error, in plain values.
+#[napi(object, object_from_js = false)]
+pub struct NativeError {
+    pub code: String,
+    pub message: String,
+    /// The frames of the module's code, innermost first, where there are some.
+    pub wasm_backtrace: Option<Vec<String>>,
+}
+
+/// The type of a function, by names of value types.
+#[napi(object, object_from_js = false)]
+pub struct FunctionType {
+    pub params: Vec<String>,
+    pub results: Vec<String>,
+}
+
+/// One run, from JavaScript's side.
+#[napi]
+pub struct Run {
+    options: Options,
+    js: Rc<JsSide>,
+    interrupt: Arc<Interrupt>,
+}
+
+#[napi]
+impl Run {
+    /// Prepares a run. `dispatch` is called for every call of an import and every phase.
+    #[napi(constructor)]
+    pub fn new(
+        env: Env,
+        given: String,
+        contents: Contents,
+        imports: Vec<ImportName>,
+        dispatch: Function<'_, (), Unknown<'_>>,
+    ) -> napi::Result<Run> {
+        let (mut options, flags) = options::read(&given, contents)
+            .map_err(|error| napi::Error::new(napi::Status::InvalidArg, error.to_string()))?;
+        let (js, worker) = link::pair(env.raw(), dispatch.raw())?;
+        for (index, import) in (0..).zip(imports) {
+            options.imports.push(Import {
+                module: import.module,
+                name: import.name,
+                function: Arc::new(JsFunction::new(index, Arc::clone(&worker))),
+            });
+        }
+        let interrupt = Arc::new(Interrupt::default());
+        if flags.interruptible {
+            options.interrupt = Some(Arc::clone(&interrupt));
+        }
+        if flags.progress {
+            options.progress = Some(Arc::new(move |phase| worker.progress(phase)));
+        }
+        Ok(Run {
+            options,
+            js,
+            interrupt,
+        })
+    }
+
+    /// Runs on the thread pool. The promise is always resolved.
+    #[napi]
+    pub fn start(&self, env: Env, wasm: Uint8Array) -> napi::Result<AsyncTask<Job>> {
+        Ok(AsyncTask::new(Job {
+            // JavaScript may change or transfer its buffer while another thread reads.
+            wasm: wasm.to_vec(),
+            wizer: SendWizer(Wizer::with_options(self.options.clone())),
+            _waker: Waker::new(env.raw(), &self.js)?,
+        }))
+    }
+
+    /// Runs to the end, and calls JavaScript on this thread in between.
+    #[napi]
+    pub fn run_sync(&self, wasm: Uint8Array) -> Settled {
+        let wasm: &[u8] = &wasm;
+        let wizer = SendWizer(Wizer::with_options(self.options.clone()));
+        std::thread::scope(|scope| {
+            let js = &self.js;
+            let done = js.done_sender();
+            let thread = std::thread::Builder::new()
+                .name("wizer-sync".into())
+                .spawn_scoped(scope, move || {
+                    let settled = run(&wizer, wasm);
+                    done.done();
+                    settled
+                });
+            match thread {
+                Ok(thread) => {
+                    js.serve_until_done();
+                    thread.join().unwrap_or_else(|_| Err(panicked())).into()
+                }
+                Err(error) => Err(Error::internal(format!("no thread to run on: {error}")).into()),
+            }
+        })
+        .into()
+    }
+
+    /// Tells JavaScript what it has not been told yet.
+    #[napi]
+    pub fn flush(&self) {
+        self.js.serve_waiting();
+    }
+
+    /// Ends the run as soon as possible.
+    #[napi]
+    pub fn abort(&self) {
+        self.interrupt.abort();
+    }
+
+    /// The bytes of an exported memory of the instance whose import is being called, or nothing
+    /// where there is no such memory.
+    #[napi]
+    pub fn memory<'e>(&self, env: &'e Env, name: String) -> napi::Result<Option<Unknown<'e>>> {
+        self.js.memory(env, &name)
+    }
+
+    /// The type of an exported function of the instance whose import is being called, or
+    /// nothing where there is no such function.
+    #[napi]
+    pub fn function_type(&self, name: String) -> napi::Result<Option<FunctionType>> {
+        let ty = self.js.function_type(&name)?;
+        Ok(ty.map(|ty| FunctionType {
+            params: link::type_names(ty.params()),
+            results: link::type_names(ty.results()),
+        }))
+    }
+
+    /// Calls an exported function of the instance whose import is being called. Returns an
+    /// error's text where it fails.
+    #[napi]
+    pub fn call(
+        &self,
+        name: String,
+        args: JsValues,
+    ) -> napi::Result<napi::Either<JsValues, String>> {
+        Ok(match self.js.call(&name, args)? {
+            Ok(values) => napi::Either::A(values),
+            Err(message) => napi::Either::B(message),
+        })
+    }
+}
+
+/// A [`Wizer`] without a custom linker, the one part of it that is bound to its thread.
+struct SendWizer(Wizer);
+
+// SAFETY: `Wizer::with_options` leaves the linker out, and all options are `Send` and `Sync`.
+unsafe impl Send for SendWizer {}
+
+/// A run on the thread pool.
+pub struct Job {
+    wasm: Vec<u8>,
+    wizer: SendWizer,
+    /// Lets the run reach the JavaScript thread as long as it lasts.
+    _waker: Waker,
+}
+
+impl Task for Job {
+    type Output = Result<Outcome, Box<Failure>>;
+    type JsValue = Settled;
+
+    fn compute(&mut self) -> napi::Result<Self::Output> {
+        Ok(run(&self.wizer, &self.wasm))
+    }
+
+    fn resolve(&mut self, _: Env, output: Self::Output) -> napi::Result<Settled> {
+        Ok(output.into())
+    }
+}
+
+/// Runs without ever panicking.
+fn run(wizer: &SendWizer, wasm: &[u8]) -> Result<Outcome, Box<Failure>> {
+    catch_unwind(AssertUnwindSafe(|| wizer.0.snapshot_or_output(wasm)))
+        .unwrap_or_else(|_| Err(panicked()))
+}
+
+fn panicked() -> Box<Failure> {
+    Error::internal("a panic").into()
+}
+
+impl From<Result<Outcome, Box<Failure>>> for Settled {
+    fn from(result: Result<Outcome, Box<Failure>>) -> Self {
+        match result {
+            Ok(outcome) => Settled {
+                report: serde_json::to_string(&outcome.report).ok(),
+                wasm: Some(outcome.wasm.into()),
+                stdout: outcome.stdout.map(Into::into),
+                stderr: outcome.stderr.map(Into::into),
+                error: None,
+            },
+            Err(failure) => Settled {
+                wasm: None,
+                report: None,
+                stdout: failure.stdout.map(Into::into),
+                stderr: failure.stderr.map(Into::into),
+                error: Some((&failure.error).into()),
+            },
+        }
+    }
+}
+
+impl From<&Error> for NativeError {
+    fn from(error: &Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            if !message.ends_with(&text) {
+                message = format!("{message}: {text}");
+            }
+            source = cause.source();
+        }
+        NativeError {
+            code: error.code().into(),
+            message,
+            wasm_backtrace: match error {
+                Error::Trap(trap) => Some(
+                    trap.frames
+                        .iter()
+                        .map(|f| f.to_string().trim().into())
+                        .collect(),
+                ),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// The failure of an import whose reason JavaScript knows.
+fn import_failed(message: &str) -> TrapReason {
+    TrapReason::Host(message.into())
+}

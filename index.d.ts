@@ -1,0 +1,417 @@
+/**
+ * The WebAssembly pre-initializer: run a module's initialization once, and ship the initialized
+ * module.
+ *
+ * @example
+ * import { wizer } from '@jakechampion/wizer'
+ *
+ * const initialized = await wizer(await readFile('app.wasm'), { allowWasi: true })
+ *
+ * @packageDocumentation
+ */
+
+/** A module in the binary format, or text in the WebAssembly text format. */
+export type Wasm = Uint8Array | ArrayBuffer | string
+
+/** How a module is initialized. Everything is optional, and nothing of the host is reachable that is not named here. */
+export interface WizerOptions {
+  /**
+   * The exported function that initializes the module. It takes no parameters and returns nothing. The start function
+   * and a WASI reactor's `_initialize` run before it, once each.
+   *
+   * @default 'wizer.initialize', or else 'wizer-initialize'
+   */
+  initFunc?: string
+
+  /**
+   * Whether the output still exports the initialization function.
+   *
+   * @default false
+   */
+  keepInitFunc?: boolean
+
+  /**
+   * New names for exports, as `{ newName: oldName }`. An export that has the new name already is overwritten. An old
+   * name that the module does not export is a warning in the report.
+   *
+   * @example { _start: 'wizer.resume' }
+   * @default {}
+   */
+  renameFuncs?: Record<string, string>
+
+  /**
+   * Whether initialization may call WASI (preview 1). What it reads (random numbers, clocks, the environment) becomes
+   * part of the output; {@link Report.baked} counts such reads.
+   *
+   * @default false
+   */
+  allowWasi?: boolean
+
+  /**
+   * Whether WASI's standard streams are the process's own; if not, standard input is empty and output goes nowhere.
+   * `stdin`, `stdout` and `stderr` win over it.
+   *
+   * @default true
+   */
+  inheritStdio?: boolean
+
+  /**
+   * Whether WASI shows the process's environment variables.
+   *
+   * @default false
+   */
+  inheritEnv?: boolean
+
+  /**
+   * Environment variables for WASI; they win over inherited ones.
+   *
+   * @default {}
+   */
+  env?: Record<string, string>
+
+  /**
+   * Arguments for WASI, the program's own name first.
+   *
+   * @default []
+   */
+  args?: string[]
+
+  /**
+   * WASI's standard input: bytes, the process's own, or nothing.
+   *
+   * @default 'inherit', or 'ignore' where `inheritStdio` is false
+   */
+  stdin?: Uint8Array | ArrayBuffer | 'inherit' | 'ignore'
+
+  /**
+   * Where WASI's standard output goes: the process's own, nowhere, or into `stdout` of what {@link snapshot} gives (and
+   * of a {@link WizerError}).
+   *
+   * @default 'inherit', or 'ignore' where `inheritStdio` is false
+   */
+  stdout?: 'inherit' | 'ignore' | 'pipe'
+
+  /**
+   * Where WASI's standard error goes, as for `stdout`.
+   *
+   * @default 'inherit', or 'ignore' where `inheritStdio` is false
+   */
+  stderr?: 'inherit' | 'ignore' | 'pipe'
+
+  /**
+   * Directories that WASI may use, under the names that they have here.
+   *
+   * @default []
+   */
+  dirs?: string[]
+
+  /**
+   * Directories that WASI may use, by the name that the guest has for each. In a `readonly` one the guest can change
+   * nothing.
+   *
+   * @example { '/data': './testdata', '/templates': { host: './templates', readonly: true } }
+   * @default {}
+   */
+  mapDirs?: Record<string, string | { host: string; readonly?: boolean }>
+
+  /**
+   * Files for WASI by guest path, with their contents (a string is UTF-8). They are written to a private temporary
+   * directory, which is removed after the run: what the guest changes in it is lost. Absolute paths are offered under
+   * `/` and relative ones under `.`; a path inside of a directory of `dirs` or `mapDirs` is an error.
+   *
+   * @default {}
+   */
+  files?: Record<string, Uint8Array | ArrayBuffer | string>
+
+  /**
+   * Modules that are instantiated first, by the name under which the module may import from them. The output still
+   * imports from these names. It does not carry the preloaded modules' state, and a change of that is an error.
+   *
+   * @default {}
+   */
+  preload?: Record<string, Wasm>
+
+  /**
+   * Whether the state of preloaded modules may change although the output does not carry it.
+   *
+   * @default false
+   */
+  allowPreloadChanges?: boolean
+
+  /**
+   * Functions that the module may import, as `{ module: { name: function } }`, or a function that returns such an
+   * object and is given a {@link Host} to work with. They win over WASI. An import that nobody provides is an error when it
+   * is called, not before.
+   *
+   * The functions are called on this thread, also while the module runs on another; values are converted as the
+   * WebAssembly JavaScript API does (`i64` is a BigInt). They are synchronous: a returned promise is an error. What one
+   * throws passes through the module's code, and if nobody in between catches it, the run ends with a
+   * {@link WizerError} whose `cause` is that very value.
+   *
+   * @default {}
+   */
+  imports?: Imports | ((host: Host) => Imports)
+
+  /**
+   * Whether modules may use the bulk memory proposal.
+   *
+   * @default true
+   */
+  wasmBulkMemory?: boolean
+
+  /**
+   * Whether modules may use the multi-memory proposal.
+   *
+   * @default true
+   */
+  wasmMultiMemory?: boolean
+
+  /**
+   * Whether modules may use the multi-value proposal.
+   *
+   * @default true
+   */
+  wasmMultiValue?: boolean
+
+  /**
+   * Whether modules may use the reference types proposal and what builds on it.
+   *
+   * @default true
+   */
+  wasmReferenceTypes?: boolean
+
+  /**
+   * Whether modules may use the SIMD proposal.
+   *
+   * @default true
+   */
+  wasmSimd?: boolean
+
+  /**
+   * Whether modules may use the relaxed SIMD proposal.
+   *
+   * @default true
+   */
+  wasmRelaxedSimd?: boolean
+
+  /**
+   * Whether relaxed SIMD instructions give the same results on every machine.
+   *
+   * @default false
+   */
+  relaxedSimdDeterministic?: boolean
+
+  /**
+   * Who runs the module: `baseline` compiles fast (Winch), `optimizing` makes fast code (Cranelift), `auto` takes the
+   * first that can compile the module.
+   *
+   * @default 'auto'
+   */
+  engine?: 'auto' | 'baseline' | 'optimizing'
+
+  /**
+   * The longest time that instantiation and initialization may take, in milliseconds.
+   *
+   * @default no limit
+   */
+  timeout?: number
+
+  /**
+   * The most bytes that all memories (and tables, at 8 bytes a slot) may have together. Growing beyond it is an error.
+   *
+   * @default no limit
+   */
+  maxMemory?: number
+
+  /**
+   * Ends the run when it is aborted. Compiling is not interrupted; the run ends after it. {@link wizerSync} looks at it
+   * only before the run and when an import of the run aborts it.
+   *
+   * @default undefined
+   */
+  signal?: AbortSignal
+
+  /**
+   * Called as each phase begins, on this thread. If it throws, the run ends with a {@link WizerError} whose `cause` is
+   * what it threw.
+   *
+   * @default undefined
+   */
+  onProgress?: (progress: Progress) => void
+}
+
+/** Functions by the two names of the imports that they serve. */
+export type Imports = Record<string, Record<string, (...args: any[]) => unknown>>
+
+/** What an import may do with the instance that is calling it. Usable only while an import is being called. */
+export interface Host {
+  /**
+   * The bytes of an exported memory, to read and to write. The view is detached (its length becomes 0) when the import
+   * returns, and when the memory grows meanwhile.
+   *
+   * @param name the name of the export
+   * @default name = 'memory'
+   */
+  memory(name?: string): Uint8Array
+
+  /**
+   * Calls an exported function, with values converted as for imports. The usual need is the guest's allocator.
+   *
+   * @param name the name of the export
+   * @returns nothing, the result, or an array of the results
+   * @throws what an import threw that the function called; else a {@link WizerError} where the function traps
+   */
+  call(name: string, ...args: unknown[]): any
+}
+
+/** What a run is doing. */
+export interface Progress {
+  /** The phase that begins. */
+  phase: Phase
+}
+
+/** The phases of a run, in their order. */
+export type Phase = 'parse' | 'instrument' | 'compile' | 'initialize' | 'snapshot' | 'rewrite'
+
+/** What {@link snapshot} gives. */
+export interface Snapshot {
+  /** The initialized module. */
+  wasm: Buffer
+  /** What happened. */
+  report: Report
+  /** What the guest wrote to standard output, where `stdout` is 'pipe'. */
+  stdout?: Buffer
+  /** What the guest wrote to standard error, where `stderr` is 'pipe'. */
+  stderr?: Buffer
+}
+
+/** What happened in a run. */
+export interface Report {
+  /** The engine that ran the module, and why it was chosen. */
+  engine: { name: string; reason: string }
+  /** The phases in their order, and how long each took, in milliseconds. */
+  phases: { phase: Phase; ms: number }[]
+  /** The size of the given module in the binary format, in bytes. */
+  inputBytes: number
+  /** The size of the initialized module, in bytes. */
+  outputBytes: number
+  /**
+   * How far the code moved in the file, in bytes: add it to an offset of the input's code to find it in the output.
+   * What counts from the start of the code section, as DWARF does, needs nothing.
+   */
+  codeShift: number
+  /** The memories that the module defines. */
+  memories: MemoryReport[]
+  /** The functions of the host that were called, and how often. */
+  hostCalls: { module: string; name: string; calls: number }[]
+  /** How often something was read during initialization that is the same in every instance from now on. */
+  baked: { random: number; clock: number; environment: number }
+  /** Imported immutable globals, as `module::name`: the output relies on the values that they had. */
+  assumedGlobals: string[]
+  /** Custom sections that were left out because they would no longer be true. */
+  droppedSections: string[]
+  /** What one should know although it is no error. */
+  warnings: string[]
+}
+
+/** One memory of the module. */
+export interface MemoryReport {
+  /** Its index in the module. */
+  index: number
+  /** Its declared size before, in pages. */
+  pagesBefore: number
+  /** Its declared size in the output, in pages. */
+  pagesAfter: number
+  /** How many data segments the output has for it. */
+  segments: number
+  /** How many bytes these hold. */
+  bytes: number
+}
+
+/** The codes of a {@link WizerError}. They are stable; messages are not. */
+export type WizerErrorCode =
+  /** The input is not a valid module. */
+  | 'ERR_WIZER_INVALID_MODULE'
+  /** The input is text, and not valid as such. */
+  | 'ERR_WIZER_INVALID_TEXT'
+  /** The input is a component. */
+  | 'ERR_WIZER_COMPONENT'
+  /** The initialization function is not exported. */
+  | 'ERR_WIZER_INIT_FUNC_MISSING'
+  /** The initialization function has parameters or results, or is no function. */
+  | 'ERR_WIZER_INIT_FUNC_TYPE'
+  /** Code of the module trapped. */
+  | 'ERR_WIZER_TRAP'
+  /** The program ended itself, with whatever status. */
+  | 'ERR_WIZER_EXIT'
+  /** A function import was called that nobody provides, or another import is not provided. */
+  | 'ERR_WIZER_IMPORT_MISSING'
+  /** An import is provided with another type. */
+  | 'ERR_WIZER_IMPORT_TYPE'
+  /** A provided function failed; `cause` is what it threw. */
+  | 'ERR_WIZER_IMPORT_FAILED'
+  /** The `host` of an import was used wrongly. */
+  | 'ERR_WIZER_HOST'
+  /** The callback `onProgress` threw; `cause` is what it threw. */
+  | 'ERR_WIZER_CALLBACK'
+  /** State was changed that cannot be written; the message names it. */
+  | 'ERR_WIZER_UNREPRESENTABLE_STATE'
+  /** The output would be larger than engines accept. */
+  | 'ERR_WIZER_OUTPUT_TOO_LARGE'
+  /** Memories or tables grew beyond `maxMemory`. */
+  | 'ERR_WIZER_MEMORY_LIMIT'
+  /** The time of `timeout` passed. */
+  | 'ERR_WIZER_TIMEOUT'
+  /** `signal` was aborted; `cause` is its reason. */
+  | 'ERR_WIZER_ABORTED'
+  /** An option makes no sense. */
+  | 'ERR_WIZER_OPTION'
+  /** Two renames share a name. */
+  | 'ERR_WIZER_DUPLICATE_RENAME'
+  /** A file or directory could not be used. */
+  | 'ERR_WIZER_IO'
+  /** No engine can run the module on this machine. */
+  | 'ERR_WIZER_UNSUPPORTED'
+  /** A bug in wizer. */
+  | 'ERR_WIZER_INTERNAL'
+  /** The native addon for this platform is missing. Thrown as a plain `Error`. */
+  | 'ERR_WIZER_PLATFORM'
+
+/** Why a run failed. The input is never changed, and no output is half written. */
+export class WizerError extends Error {
+  readonly name: 'WizerError'
+  /** Which error it is. */
+  readonly code: WizerErrorCode
+  /** The calls of the module that were active, the innermost first, where its code was running. */
+  readonly wasmBacktrace?: string[]
+  /** What the guest had written to standard output, where `stdout` is 'pipe'. */
+  readonly stdout?: Buffer
+  /** What the guest had written to standard error, where `stderr` is 'pipe'. */
+  readonly stderr?: Buffer
+}
+
+/**
+ * Initializes a module, on the thread pool: this thread goes on meanwhile.
+ *
+ * @param wasm the module; the bytes are copied at once and may be changed afterwards
+ * @returns the initialized module
+ * @throws {WizerError} by rejecting the promise
+ */
+export function wizer(wasm: Wasm, options?: WizerOptions): Promise<Buffer>
+
+/**
+ * Initializes a module, and returns when it is done.
+ *
+ * @returns the initialized module
+ * @throws {WizerError}
+ */
+export function wizerSync(wasm: Wasm, options?: WizerOptions): Buffer
+
+/**
+ * As {@link wizer}, and tells what happened.
+ *
+ * @throws {WizerError} by rejecting the promise
+ */
+export function snapshot(wasm: Wasm, options?: WizerOptions): Promise<Snapshot>
+
+export default wizer

@@ -1,0 +1,18 @@
+'use strict'
+
+/** Every error of this package, told apart by its `code`. Documented in index.d.ts. */
+class WizerError extends Error {
+  constructor(message, { code, wasmBacktrace, stdout, stderr, ...rest }) {
+    super(message, 'cause' in rest ? { cause: rest.cause } : undefined)
+    this.code = code
+    if (wasmBacktrace !== undefined) this.wasmBacktrace = wasmBacktrace
+    if (stdout !== undefined) this.stdout = stdout
+    if (stderr !== undefined) this.stderr = stderr
+  }
+
+  get name() {
+    return 'WizerError'
+  }
+}
+
+module.exports = { WizerError }

@@ -1,0 +1,131 @@
+'use strict'
+
+// Calls of JavaScript functions by a module, with values converted as the WebAssembly JavaScript
+// API converts them. https://webassembly.github.io/spec/js-api/#towebassemblyvalue
+
+const { WizerError } = require('./error.js')
+
+/** Makes a JavaScript value one of a WebAssembly type, or throws a `TypeError`. */
+function toWebAssembly(value, type, externs) {
+  switch (type) {
+    case 'i32':
+      return value | 0
+    case 'i64':
+      return BigInt.asIntN(64, value)
+    case 'f32':
+      return Math.fround(value)
+    case 'f64':
+      return +value
+    case 'externref':
+      return value === null ? null : externs.push(value) - 1
+    default:
+      // Functions and v128 have no counterpart here; null does.
+      if (value === null && type.endsWith('ref')) return null
+      throw new TypeError(`a value of the WebAssembly type ${type} cannot come from JavaScript here`)
+  }
+}
+
+function toJavaScript(value, type, externs) {
+  if (type === 'externref') return value === null ? null : externs[value]
+  if (value === undefined) throw new TypeError(`a value of the WebAssembly type ${type} cannot be seen by JavaScript here`)
+  return value
+}
+
+/** What a function gives back, as the list of its results. */
+function toResults(returned, types) {
+  if (types.length === 0) return []
+  if (types.length === 1) return [returned]
+  const results = [...returned]
+  if (results.length !== types.length) {
+    throw new TypeError(`${results.length} results were returned where ${types.length} are wanted`)
+  }
+  return results
+}
+
+/** The functions that a run may import, and the calls of them. */
+class ImportCalls {
+  /**
+   * @param getRun gives the native run, once there is one
+   * @param imports the option of that name
+   */
+  constructor(getRun, imports) {
+    /** Host references that the module may hold, by their number. */
+    this.externs = []
+    /** What the last import threw that failed, as `{ value }`. */
+    this.thrown = undefined
+    this.getRun = getRun
+    this.functions = []
+    /** The names of the functions, in their order. */
+    this.names = []
+    const given = typeof imports === 'function' ? imports(this.host()) : imports
+    if (given === undefined) return
+    if (given === null || typeof given !== 'object') throw importsError('must be an object, or a function that returns one')
+    for (const [module, names] of Object.entries(given)) {
+      if (names === null || typeof names !== 'object') throw importsError(`must hold an object at ${JSON.stringify(module)}`)
+      for (const [name, value] of Object.entries(names)) {
+        if (typeof value !== 'function') throw importsError(`must hold a function at ${JSON.stringify(module)}, ${JSON.stringify(name)}`)
+        this.functions.push(value)
+        this.names.push({ module, name })
+      }
+    }
+  }
+
+  /** Handles one call. Returns the results, or `null` where the function threw. */
+  dispatch(index, args, params, results) {
+    try {
+      const { externs } = this
+      const values = args.map((value, i) => toJavaScript(value, params[i], externs))
+      const returned = this.functions[index](...values)
+      if (typeof returned?.then === 'function') {
+        const { module, name } = this.names[index]
+        // Nobody will wait for it, so nobody else would hear of its failure.
+        Promise.resolve(returned).catch(() => {})
+        throw new TypeError(`the import ${module}.${name} returned a promise, but imports must be synchronous`)
+      }
+      return toResults(returned, results).map((value, i) => toWebAssembly(value, results[i], externs))
+    } catch (error) {
+      this.thrown = { value: error }
+      return null
+    }
+  }
+
+  /** What imports may do with the instance that is calling them. */
+  host() {
+    return {
+      memory: (name = 'memory') => {
+        const buffer = this.inCall((run) => run.memory(String(name)))
+        if (buffer === null) throw new WizerError(`the module exports no memory \`${name}\``, { code: 'ERR_WIZER_HOST' })
+        return new Uint8Array(buffer)
+      },
+      call: (name, ...args) => {
+        const type = this.inCall((run) => run.functionType(String(name)))
+        if (type === null) throw new WizerError(`the module exports no function \`${name}\``, { code: 'ERR_WIZER_HOST' })
+        const { externs } = this
+        // Missing arguments are undefined and further ones ignored, as for exports in JavaScript.
+        const values = type.params.map((param, i) => toWebAssembly(args[i], param, externs))
+        this.thrown = undefined
+        const returned = this.inCall((run) => run.call(String(name), values))
+        if (typeof returned === 'string') {
+          if (this.thrown) throw this.thrown.value
+          throw new WizerError(`the call of the export \`${name}\` failed: ${returned}`, { code: 'ERR_WIZER_TRAP' })
+        }
+        const results = returned.map((value, i) => toJavaScript(value, type.results[i], externs))
+        return results.length > 1 ? results : results[0]
+      },
+    }
+  }
+
+  inCall(work) {
+    const run = this.getRun()
+    try {
+      if (run) return work(run)
+    } catch (error) {
+      throw new WizerError(error.message, { code: 'ERR_WIZER_HOST' })
+    }
+    throw new WizerError('the instance can be used only while it calls an import', { code: 'ERR_WIZER_HOST' })
+  }
+}
+
+const importsError = (message) => new WizerError(`the option \`imports\` ${message}`, { code: 'ERR_WIZER_OPTION' })
+
+module.exports = { ImportCalls }

@@ -1,0 +1,746 @@
+//! Calls between the thread that runs a module and the thread that runs JavaScript.
+//!
+//! The module's thread asks ([`ToJs`]) and then serves the JavaScript thread's own requests
+//! ([`ToWorker`]) until its question is answered: while a JavaScript function runs, it may want
+//! the guest's memory or call one of its exports, which may call JavaScript again. Only one of
+//! the two threads ever works while the other waits, so what each sees of the guest's memory is
+//! as if there were one thread, and it stays where it is.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::ptr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use napi::bindgen_prelude::{FromNapiValue, ToNapiValue, TypeName, Unknown, ValidateNapiValue};
+use napi::{Env, sys};
+use wasmparser::{FuncType, ValType};
+
+use super::import_failed;
+use crate::error::TrapReason;
+use crate::host::{Guest, HostFunction};
+use crate::module::val_type_name;
+use crate::options::Phase;
+use crate::value::{Reference, Value};
+
+/// From the module's thread to JavaScript's.
+enum ToJs {
+    /// Call the import of this index.
+    Call {
+        index: u32,
+        ty: FuncType,
+        args: Vec<Value>,
+    },
+    /// The run is in this phase now.
+    Progress(Phase),
+    /// The answer to a [`ToWorker`] request.
+    Answer(Answer),
+    /// The run is over.
+    Done,
+}
+
+/// From JavaScript's thread to the module's, while an import is being called.
+enum ToWorker {
+    /// The import returned, or it threw.
+    Return(Option<Vec<Value>>),
+    /// Where is this memory?
+    Memory(String),
+    /// What is the type of this function?
+    Type(String),
+    /// Call this function.
+    Call(String, Vec<Value>),
+}
+
+enum Answer {
+    Memory(Option<Place>),
+    Type(Option<FuncType>),
+    Call(Result<Vec<Value>, TrapReason>),
+}
+
+/// Where a memory is. Valid until the module's thread goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    bytes: *mut u8,
+    len: usize,
+}
+
+// SAFETY: a pointer is only a number until it is used, which happens on the JavaScript thread
+// while the module's thread waits.
+unsafe impl Send for Place {}
+
+/// The module's thread's end.
+pub struct WorkerSide {
+    to_js: Sender<ToJs>,
+    from_js: Mutex<Receiver<ToWorker>>,
+    /// The thread-safe function that makes the JavaScript thread look at its messages; null
+    /// where that thread is waiting for them anyway.
+    wake: AtomicPtr<sys::napi_threadsafe_function__>,
+}
+
+impl WorkerSide {
+    /// Tells JavaScript of a new phase. Whether it listens is its own affair.
+    pub fn progress(&self, phase: Phase) {
+        let _ = self.tell(ToJs::Progress(phase));
+    }
+
+    fn tell(&self, message: ToJs) -> Result<(), TrapReason> {
+        let gone = || import_failed("the JavaScript environment is gone");
+        self.to_js.send(message).map_err(|_| gone())?;
+        let wake = self.wake.load(Ordering::Acquire);
+        if wake.is_null() {
+            return Ok(());
+        }
+        // SAFETY: the `Waker` clears the pointer before it releases the function, and it lives
+        // until the run is over. The call may be made on any thread.
+        let status = unsafe {
+            sys::napi_call_threadsafe_function(
+                wake,
+                ptr::null_mut(),
+                sys::ThreadsafeFunctionCallMode::nonblocking,
+            )
+        };
+        match status {
+            sys::Status::napi_ok => Ok(()),
+            _ => Err(gone()),
+        }
+    }
+
+    /// Calls an import, and serves what JavaScript wants meanwhile.
+    fn call(
+        &self,
+        guest: &mut dyn Guest,
+        index: u32,
+        ty: &FuncType,
+        args: &[Value],
+    ) -> Result<Vec<Value>, TrapReason> {
+        self.tell(ToJs::Call {
+            index,
+            ty: ty.clone(),
+            args: args.to_vec(),
+        })?;
+        loop {
+            // The lock is not held while the guest runs: it may call an import again.
+            let request = self
+                .from_js
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .recv();
+            let answer = match request {
+                Err(_) => return Err(import_failed("the JavaScript environment is gone")),
+                Ok(ToWorker::Return(values)) => {
+                    return values.ok_or_else(|| import_failed("a JavaScript import threw"));
+                }
+                Ok(ToWorker::Memory(name)) => {
+                    Answer::Memory(guest.memory_and_host(&name).map(|(bytes, _)| Place {
+                        bytes: bytes.as_mut_ptr(),
+                        len: bytes.len(),
+                    }))
+                }
+                Ok(ToWorker::Type(name)) => Answer::Type(guest.function_type(&name)),
+                Ok(ToWorker::Call(name, args)) => Answer::Call(guest.call(&name, &args)),
+            };
+            // JavaScript waits for it; no need to wake it.
+            if self.to_js.send(ToJs::Answer(answer)).is_err() {
+                return Err(import_failed("the JavaScript environment is gone"));
+            }
+        }
+    }
+}
+
+/// A function that JavaScript provides.
+pub struct JsFunction {
+    index: u32,
+    worker: Arc<WorkerSide>,
+}
+
+impl JsFunction {
+    pub fn new(index: u32, worker: Arc<WorkerSide>) -> Self {
+        JsFunction { index, worker }
+    }
+}
+
+impl HostFunction for JsFunction {
+    fn call(
+        &self,
+        guest: &mut dyn Guest,
+        ty: &FuncType,
+        args: &[Value],
+    ) -> Result<Vec<Value>, TrapReason> {
+        self.worker.call(guest, self.index, ty, args)
+    }
+}
+
+/// A view of the guest's memory that JavaScript holds.
+struct View {
+    name: String,
+    place: Place,
+    /// The array buffer.
+    buffer: sys::napi_ref,
+    /// The buffer's own bytes, where it is a copy.
+    copy: Option<Place>,
+}
+
+/// The JavaScript thread's end.
+pub struct JsSide {
+    env: sys::napi_env,
+    /// `dispatch` of index.js.
+    dispatch: sys::napi_ref,
+    from_worker: Receiver<ToJs>,
+    /// For the end of a synchronous run.
+    to_self: Sender<ToJs>,
+    /// Gone when the environment is, so that the module's thread does not wait for it.
+    to_worker: RefCell<Option<Sender<ToWorker>>>,
+    worker: Arc<WorkerSide>,
+    /// How many imports are being called.
+    depth: Cell<usize>,
+    views: RefCell<Vec<View>>,
+}
+
+/// The two ends of a run's link.
+pub fn pair(
+    env: sys::napi_env,
+    dispatch: sys::napi_value,
+) -> napi::Result<(Rc<JsSide>, Arc<WorkerSide>)> {
+    let (to_js, from_worker) = channel();
+    let (to_worker, from_js) = channel();
+    let worker = Arc::new(WorkerSide {
+        to_js: to_js.clone(),
+        from_js: Mutex::new(from_js),
+        wake: AtomicPtr::new(ptr::null_mut()),
+    });
+    let js = Rc::new(JsSide {
+        env,
+        dispatch: reference(env, dispatch)?,
+        from_worker,
+        to_self: to_js,
+        to_worker: RefCell::new(Some(to_worker)),
+        worker: Arc::clone(&worker),
+        depth: Cell::new(0),
+        views: RefCell::default(),
+    });
+    Ok((js, worker))
+}
+
+/// Says that a synchronous run is over.
+pub struct DoneSender(Sender<ToJs>);
+
+impl DoneSender {
+    pub fn done(self) {
+        let _ = self.0.send(ToJs::Done);
+    }
+}
+
+impl JsSide {
+    pub fn done_sender(&self) -> DoneSender {
+        DoneSender(self.to_self.clone())
+    }
+
+    /// Serves the module's thread until the run is over.
+    pub fn serve_until_done(&self) {
+        while let Ok(message) = self.from_worker.recv() {
+            match message {
+                ToJs::Done => return,
+                other => self.serve(other),
+            }
+        }
+    }
+
+    /// Serves what is waiting.
+    pub fn serve_waiting(&self) {
+        while let Ok(message) = self.from_worker.try_recv() {
+            self.serve(message);
+        }
+    }
+
+    fn serve(&self, message: ToJs) {
+        match message {
+            ToJs::Call { index, ty, args } => {
+                self.depth.set(self.depth.get() + 1);
+                let views = self.views.borrow().len();
+                let result = in_scope(self.env, || self.dispatch_call(index, &ty, args));
+                self.release_views(views);
+                self.depth.set(self.depth.get() - 1);
+                self.send(ToWorker::Return(result.ok().flatten()));
+            }
+            ToJs::Progress(phase) => {
+                // index.js catches what the callback throws.
+                let _ = in_scope(self.env, || {
+                    let name = string(self.env, phase.name())?;
+                    self.call_dispatch(&[name])
+                });
+            }
+            // Answers are taken where they are waited for.
+            ToJs::Answer(_) | ToJs::Done => {}
+        }
+    }
+
+    /// Calls `dispatch(index, args, params, results)`, which returns the results or `null` where
+    /// the import threw.
+    fn dispatch_call(
+        &self,
+        index: u32,
+        ty: &FuncType,
+        args: Vec<Value>,
+    ) -> napi::Result<Option<Vec<Value>>> {
+        let env = self.env;
+        // SAFETY: `env` is the environment of this thread, and all values are its own.
+        let returned = unsafe {
+            let arguments = [
+                u32::to_napi_value(env, index)?,
+                JsValues::to_napi_value(env, JsValues(args))?,
+                Vec::<String>::to_napi_value(env, type_names(ty.params()))?,
+                Vec::<String>::to_napi_value(env, type_names(ty.results()))?,
+            ];
+            let returned = self.call_dispatch(&arguments)?;
+            Option::<JsValues>::from_napi_value(env, returned)?
+        };
+        let Some(JsValues(values)) = returned else {
+            return Ok(None);
+        };
+        if values.len() != ty.results().len() {
+            return Ok(None);
+        }
+        let typed = values.iter().zip(ty.results());
+        Ok(typed.map(|(value, ty)| with_type(*value, *ty)).collect())
+    }
+
+    fn call_dispatch(&self, arguments: &[sys::napi_value]) -> napi::Result<sys::napi_value> {
+        let env = self.env;
+        let mut dispatch = ptr::null_mut();
+        let mut this = ptr::null_mut();
+        let mut returned = ptr::null_mut();
+        // SAFETY: the reference was made in this environment and lives as long as `self`.
+        unsafe {
+            check(sys::napi_get_reference_value(
+                env,
+                self.dispatch,
+                &mut dispatch,
+            ))?;
+            check(sys::napi_get_undefined(env, &mut this))?;
+            check(sys::napi_call_function(
+                env,
+                this,
+                dispatch,
+                arguments.len(),
+                arguments.as_ptr(),
+                &mut returned,
+            ))?;
+        }
+        Ok(returned)
+    }
+
+    fn send(&self, message: ToWorker) {
+        if let Some(to_worker) = &*self.to_worker.borrow() {
+            let _ = to_worker.send(message);
+        }
+    }
+
+    /// Asks the module's thread, and serves it until the answer comes.
+    fn ask(&self, message: ToWorker) -> napi::Result<Answer> {
+        if self.depth.get() == 0 {
+            return Err(napi::Error::from_reason(
+                "the instance can be used only while it calls an import",
+            ));
+        }
+        self.send(message);
+        loop {
+            match self.from_worker.recv() {
+                Ok(ToJs::Answer(answer)) => return Ok(answer),
+                Ok(other) => self.serve(other),
+                Err(_) => return Err(napi::Error::from_reason("the run is over")),
+            }
+        }
+    }
+
+    fn place(&self, name: &str) -> napi::Result<Option<Place>> {
+        match self.ask(ToWorker::Memory(name.into()))? {
+            Answer::Memory(place) => Ok(place),
+            _ => Err(napi::Error::from_reason("an answer to another question")),
+        }
+    }
+
+    /// The bytes of an exported memory, as an array buffer.
+    pub fn memory<'e>(&self, env: &'e Env, name: &str) -> napi::Result<Option<Unknown<'e>>> {
+        let Some(place) = self.place(name)? else {
+            return Ok(None);
+        };
+        let raw = env.raw();
+        let held = self.views.borrow();
+        let buffer = match held.iter().find(|v| v.name == name && v.place == place) {
+            Some(view) => {
+                let mut buffer = ptr::null_mut();
+                // SAFETY: the reference was made in this environment and is still held.
+                check(unsafe { sys::napi_get_reference_value(raw, view.buffer, &mut buffer) })?;
+                buffer
+            }
+            None => {
+                drop(held);
+                let (buffer, copy) = array_buffer(raw, place)?;
+                self.views.borrow_mut().push(View {
+                    name: name.into(),
+                    place,
+                    buffer: reference(raw, buffer)?,
+                    copy,
+                });
+                buffer
+            }
+        };
+        // SAFETY: `buffer` is a value of this environment.
+        Ok(Some(unsafe { Unknown::from_napi_value(raw, buffer)? }))
+    }
+
+    pub fn function_type(&self, name: &str) -> napi::Result<Option<FuncType>> {
+        match self.ask(ToWorker::Type(name.into()))? {
+            Answer::Type(ty) => Ok(ty),
+            _ => Err(napi::Error::from_reason("an answer to another question")),
+        }
+    }
+
+    /// Calls an exported function, with arguments that fit its type.
+    pub fn call(&self, name: &str, args: JsValues) -> napi::Result<Result<JsValues, String>> {
+        let args = match self.function_type(name)? {
+            Some(ty) if ty.params().len() == args.0.len() => {
+                let typed = args.0.iter().zip(ty.params());
+                typed.map(|(value, ty)| with_type(*value, *ty)).collect()
+            }
+            _ => None,
+        };
+        let Some(args) = args else {
+            return Ok(Err(format!(
+                "the arguments do not fit the function `{name}`"
+            )));
+        };
+        self.write_copies_back(0);
+        let answer = self.ask(ToWorker::Call(name.into(), args))?;
+        self.release_moved_views()?;
+        match answer {
+            Answer::Call(Ok(values)) => Ok(Ok(JsValues(values))),
+            Answer::Call(Err(reason)) => Ok(Err(reason.to_string())),
+            _ => Err(napi::Error::from_reason("an answer to another question")),
+        }
+    }
+
+    /// Passes on what JavaScript wrote into copies of the memory.
+    fn write_copies_back(&self, from: usize) {
+        for view in &self.views.borrow()[from..] {
+            if let Some(copy) = view.copy {
+                // SAFETY: both are `place.len` long and apart; the module's thread waits, and
+                // the memory has not moved since `place` was asked for.
+                unsafe { ptr::copy_nonoverlapping(copy.bytes, view.place.bytes, view.place.len) }
+            }
+        }
+    }
+
+    /// Takes the views away from JavaScript that the import made: the memory is the module's
+    /// again.
+    fn release_views(&self, from: usize) {
+        self.write_copies_back(from);
+        for view in self.views.borrow_mut().drain(from..) {
+            detach(self.env, view.buffer);
+        }
+    }
+
+    /// Takes away the views of memories that grew or moved, as growing detaches a memory's
+    /// buffer in JavaScript; and copies, which are out of date.
+    fn release_moved_views(&self) -> napi::Result<()> {
+        let names: Vec<String> = self.views.borrow().iter().map(|v| v.name.clone()).collect();
+        for name in names {
+            let place = self.place(&name)?;
+            self.views.borrow_mut().retain(|view| {
+                let keep = view.name != name || (Some(view.place) == place && view.copy.is_none());
+                if !keep {
+                    detach(self.env, view.buffer);
+                }
+                keep
+            });
+        }
+        Ok(())
+    }
+
+    /// The environment is going away: nobody is to wait for it.
+    fn close(&self) {
+        self.to_worker.borrow_mut().take();
+    }
+}
+
+impl Drop for JsSide {
+    fn drop(&mut self) {
+        // SAFETY: made in this environment, and deleted once, on its thread.
+        unsafe { sys::napi_delete_reference(self.env, self.dispatch) };
+    }
+}
+
+/// Lets the module's thread reach the JavaScript thread while that goes about its business.
+pub struct Waker {
+    function: sys::napi_threadsafe_function,
+    worker: Arc<WorkerSide>,
+}
+
+// SAFETY: a thread-safe function may be released on any thread.
+unsafe impl Send for Waker {}
+
+impl Waker {
+    pub fn new(env: sys::napi_env, js: &Rc<JsSide>) -> napi::Result<Waker> {
+        let mut function = ptr::null_mut();
+        let name = string(env, "wizer")?;
+        let context = Rc::into_raw(Rc::clone(js)) as *mut c_void;
+        // SAFETY: `context` is a strong reference, which `finalize` gives back.
+        let status = unsafe {
+            sys::napi_create_threadsafe_function(
+                env,
+                ptr::null_mut(),
+                ptr::null_mut(),
+                name,
+                0,
+                1,
+                context,
+                Some(finalize),
+                context,
+                Some(on_wake),
+                &mut function,
+            )
+        };
+        if status != sys::Status::napi_ok {
+            // SAFETY: `context` came from `Rc::into_raw` above and was not taken over.
+            drop(unsafe { Rc::from_raw(context as *const JsSide) });
+            check(status)?;
+        }
+        js.worker.wake.store(function, Ordering::Release);
+        Ok(Waker {
+            function,
+            worker: Arc::clone(&js.worker),
+        })
+    }
+}
+
+impl Drop for Waker {
+    fn drop(&mut self) {
+        self.worker.wake.store(ptr::null_mut(), Ordering::Release);
+        // SAFETY: released once; nothing calls it any more.
+        unsafe {
+            sys::napi_release_threadsafe_function(
+                self.function,
+                sys::ThreadsafeFunctionReleaseMode::release,
+            )
+        };
+    }
+}
+
+/// Called on the JavaScript thread for each wake.
+unsafe extern "C" fn on_wake(
+    env: sys::napi_env,
+    _function: sys::napi_value,
+    context: *mut c_void,
+    _data: *mut c_void,
+) {
+    // SAFETY: the function holds a strong reference until `finalize`.
+    let js = unsafe { &*(context as *const JsSide) };
+    match env.is_null() {
+        true => js.close(),
+        false => js.serve_waiting(),
+    }
+}
+
+/// Called on the JavaScript thread when the thread-safe function is gone.
+unsafe extern "C" fn finalize(_env: sys::napi_env, data: *mut c_void, _hint: *mut c_void) {
+    // SAFETY: `data` is what `Rc::into_raw` gave in `Waker::new`, and this is called once.
+    let js = unsafe { Rc::from_raw(data as *const JsSide) };
+    js.close();
+}
+
+/// Values on their way from or to JavaScript: numbers, BigInts, and `null` for null references.
+/// Host references travel as the number that index.js gave them.
+pub struct JsValues(pub Vec<Value>);
+
+impl TypeName for JsValues {
+    fn type_name() -> &'static str {
+        "Array"
+    }
+
+    fn value_type() -> napi::ValueType {
+        napi::ValueType::Object
+    }
+}
+
+impl ValidateNapiValue for JsValues {}
+
+impl ToNapiValue for JsValues {
+    unsafe fn to_napi_value(
+        env: sys::napi_env,
+        JsValues(values): Self,
+    ) -> napi::Result<sys::napi_value> {
+        let mut array = ptr::null_mut();
+        // SAFETY: the caller passes the environment of this thread.
+        unsafe {
+            check(sys::napi_create_array_with_length(
+                env,
+                values.len(),
+                &mut array,
+            ))?;
+            for (index, value) in (0..).zip(values) {
+                let mut js = ptr::null_mut();
+                check(match value {
+                    Value::I32(v) => sys::napi_create_int32(env, v, &mut js),
+                    Value::I64(v) => sys::napi_create_bigint_int64(env, v, &mut js),
+                    Value::F32(bits) => {
+                        sys::napi_create_double(env, f32::from_bits(bits).into(), &mut js)
+                    }
+                    Value::F64(bits) => sys::napi_create_double(env, f64::from_bits(bits), &mut js),
+                    Value::Ref(Reference::Null) => sys::napi_get_null(env, &mut js),
+                    Value::Ref(Reference::Extern(number)) => {
+                        sys::napi_create_uint32(env, number, &mut js)
+                    }
+                    // JavaScript has no value for it; index.js says so by the types.
+                    Value::V128(_) | Value::Ref(_) => sys::napi_get_undefined(env, &mut js),
+                })?;
+                check(sys::napi_set_element(env, array, index, js))?;
+            }
+        }
+        Ok(array)
+    }
+}
+
+impl FromNapiValue for JsValues {
+    unsafe fn from_napi_value(env: sys::napi_env, array: sys::napi_value) -> napi::Result<Self> {
+        let mut len = 0;
+        let mut values = Vec::new();
+        // SAFETY: the caller passes the environment of this thread and a value of it.
+        unsafe {
+            check(sys::napi_get_array_length(env, array, &mut len))?;
+            for index in 0..len {
+                let mut js = ptr::null_mut();
+                let mut ty = 0;
+                check(sys::napi_get_element(env, array, index, &mut js))?;
+                check(sys::napi_typeof(env, js, &mut ty))?;
+                values.push(match ty {
+                    sys::ValueType::napi_bigint => {
+                        let (mut value, mut lossless) = (0, false);
+                        check(sys::napi_get_value_bigint_int64(
+                            env,
+                            js,
+                            &mut value,
+                            &mut lossless,
+                        ))?;
+                        Value::I64(value)
+                    }
+                    sys::ValueType::napi_number => {
+                        let mut value = 0.0;
+                        check(sys::napi_get_value_double(env, js, &mut value))?;
+                        Value::F64(value.to_bits())
+                    }
+                    _ => Value::Ref(Reference::Null),
+                });
+            }
+        }
+        Ok(JsValues(values))
+    }
+}
+
+/// A value that index.js has converted for this type. A number of JavaScript may stand for
+/// several types.
+fn with_type(value: Value, ty: ValType) -> Option<Value> {
+    Some(match (value, ty) {
+        (Value::F64(bits), ValType::I32) => Value::I32(f64::from_bits(bits) as i32),
+        (Value::F64(bits), ValType::F32) => (f64::from_bits(bits) as f32).into(),
+        (Value::F64(bits), ValType::F64) => Value::F64(bits),
+        (Value::I64(value), ValType::I64) => Value::I64(value),
+        (Value::F64(bits), ValType::Ref(ty)) if ty.is_extern_ref() => {
+            Value::Ref(Reference::Extern(f64::from_bits(bits) as u32))
+        }
+        (Value::Ref(Reference::Null), ValType::Ref(ty)) if ty.is_nullable() => value,
+        _ => return None,
+    })
+}
+
+/// The names of value types as index.js knows them.
+pub fn type_names(types: &[ValType]) -> Vec<String> {
+    types.iter().map(|ty| val_type_name(*ty)).collect()
+}
+
+/// An array buffer over foreign bytes; where such buffers are banned, a copy of them.
+fn array_buffer(
+    env: sys::napi_env,
+    place: Place,
+) -> napi::Result<(sys::napi_value, Option<Place>)> {
+    unsafe extern "C" fn nothing(_: sys::napi_env, _: *mut c_void, _: *mut c_void) {}
+    let mut buffer = ptr::null_mut();
+    // SAFETY: the bytes stay where they are until the buffer is detached, see `release_views`.
+    let status = unsafe {
+        sys::napi_create_external_arraybuffer(
+            env,
+            place.bytes.cast(),
+            place.len,
+            Some(nothing),
+            ptr::null_mut(),
+            &mut buffer,
+        )
+    };
+    if status == sys::Status::napi_ok {
+        return Ok((buffer, None));
+    }
+    let mut bytes = ptr::null_mut();
+    // SAFETY: a new buffer of the same length; the module's thread waits while it is filled.
+    unsafe {
+        check(sys::napi_create_arraybuffer(
+            env,
+            place.len,
+            &mut bytes,
+            &mut buffer,
+        ))?;
+        ptr::copy_nonoverlapping(place.bytes, bytes.cast(), place.len);
+    }
+    let copy = Place {
+        bytes: bytes.cast(),
+        len: place.len,
+    };
+    Ok((buffer, Some(copy)))
+}
+
+/// Detaches an array buffer, and lets go of it.
+fn detach(env: sys::napi_env, reference: sys::napi_ref) {
+    let _ = in_scope(env, || {
+        let mut buffer = ptr::null_mut();
+        // SAFETY: the reference was made in this environment and is deleted once.
+        unsafe {
+            check(sys::napi_get_reference_value(env, reference, &mut buffer))?;
+            check(sys::napi_detach_arraybuffer(env, buffer))?;
+            check(sys::napi_delete_reference(env, reference))
+        }
+    });
+}
+
+/// Frees the values that `work` makes.
+fn in_scope<T>(env: sys::napi_env, work: impl FnOnce() -> napi::Result<T>) -> napi::Result<T> {
+    let mut scope = ptr::null_mut();
+    // SAFETY: the scope is closed on every way out; `work` returns no JavaScript values.
+    unsafe {
+        check(sys::napi_open_handle_scope(env, &mut scope))?;
+        let result = work();
+        sys::napi_close_handle_scope(env, scope);
+        result
+    }
+}
+
+fn reference(env: sys::napi_env, value: sys::napi_value) -> napi::Result<sys::napi_ref> {
+    let mut reference = ptr::null_mut();
+    // SAFETY: `value` is a value of `env`, on its thread.
+    check(unsafe { sys::napi_create_reference(env, value, 1, &mut reference) })?;
+    Ok(reference)
+}
+
+fn string(env: sys::napi_env, text: &str) -> napi::Result<sys::napi_value> {
+    // SAFETY: `env` is the environment of this thread.
+    unsafe { <&str>::to_napi_value(env, text) }
+}
+
+fn check(status: sys::napi_status) -> napi::Result<()> {
+    match status {
+        sys::Status::napi_ok => Ok(()),
+        other => Err(napi::Error::new(
+            napi::Status::from(other),
+            "a call of Node-API failed",
+        )),
+    }
+}
