@@ -28,8 +28,10 @@ async function start(file, answer, folder) {
 
   const begin = performance.now()
   const module = new WebAssembly.Module(bytes)
-  const instance = new WebAssembly.Instance(module, wasi.getImportObject())
-  wasi.start(instance)
+  const { exports } = new WebAssembly.Instance(module, wasi.getImportObject())
+  const { memory, _start, 'wizer.initialize': initialize, 'wizer.resume': resume } = exports
+  // What wizer runs once, a program that it did not initialize runs at every start.
+  wasi.start({ exports: { memory, _start: initialize ? () => (initialize(), resume()) : _start } })
   const time = performance.now() - begin
 
   closeSync(stdout)
