@@ -73,6 +73,8 @@ describe('the packed packages', { skip: !(platform in targets) && `no package fo
       'index.d.ts',
       'index.js',
       'index.mjs',
+      'lib/error.js',
+      'lib/imports.js',
       'package.json',
       'platform.js',
     ])
