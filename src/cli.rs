@@ -176,16 +176,41 @@ struct Args {
     wasm_reference_types: Option<bool>,
 }
 
+/// Reads a rename in the form `new=old`.
 fn rename(text: &str) -> Result<(String, String), Error> {
-    options::parse_rename(text)
+    let mut halves = text.trim().split('=').map(str::trim);
+    match (halves.next(), halves.next(), halves.next()) {
+        (Some(new), Some(old), None) if !new.is_empty() && !old.is_empty() => {
+            Ok((new.into(), old.into()))
+        }
+        _ => Err(Error::option(format!(
+            "the rename `{text}` must have the form `new=old` with exactly one `=`"
+        ))),
+    }
 }
 
+/// Reads a directory mapping in the form `guest::host`.
 fn map_dir(text: &str) -> Result<(String, PathBuf), Error> {
-    options::parse_map_dir(text)
+    match text.split_once("::") {
+        Some((guest, host)) if !guest.is_empty() && !host.is_empty() => {
+            Ok((guest.into(), host.into()))
+        }
+        _ => Err(Error::option(format!(
+            "the directory mapping `{text}` must have the form `guest::host`"
+        ))),
+    }
 }
 
+/// Reads a preload in the form `name=file`.
 fn preload(text: &str) -> Result<(String, PathBuf), Error> {
-    options::parse_preload(text)
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => {
+            Ok((name.into(), file.into()))
+        }
+        _ => Err(Error::option(format!(
+            "the preload `{text}` must have the form `name=file`"
+        ))),
+    }
 }
 
 fn engine(text: &str) -> Result<options::Engine, Error> {
@@ -347,7 +372,7 @@ fn work(args: &Args) -> Result<(), Error> {
     let result = Wizer::with_options(options).snapshot_or_output(&wasm);
     drop(spinner);
     if let Some(path) = &args.report {
-        report::write_json(path, result.as_ref())?;
+        report::write_json(path, result.as_ref().map_err(AsRef::as_ref))?;
     }
     let Outcome { wasm, report, .. } = result.map_err(|failure| {
         let Failure { error, .. } = *failure;

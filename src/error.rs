@@ -222,8 +222,9 @@ impl From<wasmparser::BinaryReaderError> for Error {
 /// A function that did not return: where it was, and why.
 #[derive(Debug)]
 pub struct Trap {
-    /// The export that was called, or what stands for it (`start`).
-    pub function: String,
+    /// The export that was called, `start` for the start function, or nothing where
+    /// instantiation itself trapped: an active segment lies outside of its memory or table.
+    pub function: Option<String>,
     /// The calls that were active, the innermost first.
     pub frames: Vec<Frame>,
     /// Why it ended.
@@ -320,7 +321,10 @@ impl Trap {
 
 impl fmt::Display for Trap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the `{}` function trapped", self.function)
+        match &self.function {
+            Some(name) => write!(f, "the `{name}` function trapped"),
+            None => f.write_str("the instantiation trapped"),
+        }
     }
 }
 

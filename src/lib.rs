@@ -5,22 +5,34 @@
 //! whose memories and globals already hold the initialized state:
 //!
 //! ```
+//! use wizer::wasmtime::{Engine, Instance, Module, Store};
+//!
 //! let wasm = wat::parse_str(r#"
 //!     (module
-//!       (memory (export "memory") 1)
+//!       (memory 1)
 //!       (func (export "wizer.initialize")
 //!         (i32.store (i32.const 0) (i32.const 42)))
 //!       (func (export "answer") (result i32)
 //!         (i32.load (i32.const 0))))
 //! "#)?;
 //! let initialized = wizer::Wizer::new().run(&wasm)?;
-//! # let text = initialized;
-//! # assert!(text.windows(4).any(|w| w == 42i32.to_le_bytes()) || text.contains(&42));
+//!
+//! // No instance of the output runs the initialization; it starts with what that left behind.
+//! let engine = Engine::default();
+//! let mut store = Store::new(&engine, ());
+//! let instance = Instance::new(&mut store, &Module::new(&engine, &initialized)?, &[])?;
+//! let answer = instance.get_typed_func::<(), i32>(&mut store, "answer")?;
+//! assert_eq!(answer.call(&mut store, ())?, 42);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! How it works, in order: [parse](module), [instrument], [run](engine) with a [host],
-//! [snapshot], [rewrite]; [`Wizer::run`] tells the story on one page.
+//! The pipeline: parse, instrument, run, snapshot, rewrite. The file `src/wizer.rs` tells it on
+//! one page, and each step has a file or folder of its name.
+//!
+//! # Features
+//!
+//! - `cli`: the program `wizer`, as `wizer::cli::run`.
+//! - `napi`: the addon for Node.js.
 
 mod engine;
 mod error;
@@ -37,17 +49,21 @@ mod wizer;
 
 #[cfg(feature = "cli")]
 pub mod cli;
-#[cfg(feature = "napi")]
+// Only the loaded addon can be tested, and it is, from JavaScript.
+#[cfg(all(feature = "napi", not(test)))]
 mod napi;
 
 pub use engine::StoreData;
 pub use error::{Error, Frame, Trap, TrapReason};
 pub use host::interrupt::Interrupt;
+pub use host::{Guest, HostError};
 pub use options::{DEFAULT_INIT_FUNCS, Engine, Phase};
 pub use report::{BakedReport, EngineReport, HostCallReport, MemoryReport, PhaseReport, Report};
 pub use rewrite::MAX_OUTPUT_BYTES;
 pub use value::{Reference, Value};
 pub use wizer::{Outcome, Wizer};
+
+pub use wasmparser::{FuncType, ValType};
 
 /// The WebAssembly engine, for custom linkers: use this and no other version of it.
 pub use wasmtime;

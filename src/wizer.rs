@@ -11,12 +11,16 @@ use crate::engine::{
 };
 use crate::error::Error;
 use crate::host::interrupt::Interrupt;
+use crate::host::{Guest, HostError};
 use crate::instrument::{Instrumented, instrument};
 use crate::module::{ExternKind, Module, validate};
-use crate::options::{self, DEFAULT_INIT_FUNCS, Dir, Options, Phase, Preload, PreloadSource};
+use crate::options::{
+    self, DEFAULT_INIT_FUNCS, Dir, Import, Options, Phase, Preload, PreloadSource,
+};
 use crate::report::{BakedReport, Clock, EngineReport, HostCallReport, MemoryReport, Report};
 use crate::rewrite::{Exports, rewrite};
 use crate::snapshot::{Baseline, Snapshot};
+use crate::value::Value;
 
 /// The export that WASI reactors are initialized by, before anything else.
 const REACTOR_INIT: &str = "_initialize";
@@ -64,6 +68,8 @@ impl Wizer {
         Wizer::default()
     }
 
+    /// A run with these options.
+    #[cfg(feature = "cli")]
     pub(crate) fn with_options(options: Options) -> Wizer {
         Wizer {
             options,
@@ -100,8 +106,9 @@ impl Wizer {
     /// As [`Wizer::snapshot`], and keeps the guest's captured output of a run that failed.
     pub(crate) fn snapshot_or_output(&self, wasm: &[u8]) -> Result<Outcome, Box<Failure>> {
         let mut options = self.options.clone();
-        if options.timeout.is_some() {
-            options.interrupt.get_or_insert_default();
+        if options.timeout.is_some() || options.interrupt.is_some() {
+            // Of its own, as a deadline ends this run and no other.
+            options.interrupt = Some(options.interrupt.unwrap_or_default().child());
         }
         let result = pipeline(wasm, &options, self.make_linker.as_deref());
         if let Some(interrupt) = &options.interrupt {
@@ -825,6 +832,43 @@ impl Wizer {
     /// ```
     pub fn allow_preload_changes(&mut self, allow: bool) -> &mut Self {
         self.options.allow_preload_changes = allow;
+        self
+    }
+
+    /// Provides a function that the module may import, for any engine. It wins over WASI.
+    ///
+    /// ```
+    /// use wizer::Value;
+    /// let wat = r#"(module
+    ///   (import "env" "name" (func $name (param i32) (result i32)))
+    ///   (memory (export "memory") 1)
+    ///   (global $len (mut i32) (i32.const 0))
+    ///   (func (export "wizer.initialize")
+    ///     (global.set $len (call $name (i32.const 64)))))"#;
+    /// wizer::Wizer::new()
+    ///     .import("env", "name", |guest, args| {
+    ///         let &[Value::I32(at)] = args else { return Err("one i32 is wanted".into()) };
+    ///         let memory = guest.memory("memory").ok_or("no memory")?;
+    ///         memory[at as usize..][..5].copy_from_slice(b"wizer");
+    ///         Ok(vec![Value::I32(5)])
+    ///     })
+    ///     .run(wat.as_bytes())?;
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn import(
+        &mut self,
+        module: impl Into<String>,
+        name: impl Into<String>,
+        function: impl Fn(&mut dyn Guest, &[Value]) -> Result<Vec<Value>, HostError>
+        + Send
+        + Sync
+        + 'static,
+    ) -> &mut Self {
+        self.options.imports.push(Import {
+            module: module.into(),
+            name: name.into(),
+            function: Arc::new(function),
+        });
         self
     }
 

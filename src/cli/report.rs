@@ -58,7 +58,7 @@ pub fn warning(text: &str, colours: bool) -> String {
 }
 
 /// Writes the report of a run, or the error that ended it, as JSON.
-pub fn write_json(path: &Path, result: Result<&Outcome, &Box<Failure>>) -> Result<(), Error> {
+pub fn write_json(path: &Path, result: Result<&Outcome, &Failure>) -> Result<(), Error> {
     let json = match result {
         Ok(outcome) => serde_json::to_vec_pretty(&outcome.report),
         Err(failure) => serde_json::to_vec_pretty(&serde_json::json!({

@@ -5,12 +5,12 @@ use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use wasmparser::FuncType;
-use wasmtime::{AsContextMut, Caller, Config, Extern, Func, Instance, Linker, Store, Val};
+use wasmtime::{AsContextMut, Config, Extern, Func, Instance, Linker, Store, Val};
 
 use super::stack::MAX_WASM_STACK;
 use super::{Engine, InstanceId, ModuleId, imported_function_types};
 use crate::error::{Error, Frame, Trap, TrapReason};
-use crate::host::{Binding, Guest, HostState, Imports, Limiter};
+use crate::host::{Binding, Caller, Guest, HostState, Imports, Limiter};
 use crate::instrument::Instrumented;
 use crate::module::{Module, val_type_name};
 use crate::options::{Features, Options};
@@ -167,7 +167,7 @@ impl Compiler {
     }
 
     /// The error of something that failed while code of `module` ran.
-    fn failure(&self, error: wasmtime::Error, module: ModuleId, function: &str) -> Error {
+    fn failure(&self, error: wasmtime::Error, module: ModuleId, function: Option<&str>) -> Error {
         if let Some(interrupt) = &self.store.data().0.interrupt
             && let Err(ended) = interrupt.check()
         {
@@ -190,7 +190,7 @@ impl Compiler {
             None => Vec::new(),
         };
         Error::Trap(Box::new(Trap {
-            function: function.into(),
+            function: function.map(Into::into),
             frames,
             reason: reason(error),
         }))
@@ -302,7 +302,7 @@ impl Engine for Compiler {
             }
         }
         let instance = Instance::new(&mut self.store, module, &externs)
-            .map_err(|e| self.failure(e, id, "instantiation"))?;
+            .map_err(|e| self.failure(e, id, None))?;
         if let Some(name) = name {
             self.linker
                 .instance(&mut self.store, name, instance)
@@ -336,7 +336,7 @@ impl Engine for Compiler {
             Ok(values) => Ok(values),
             Err(error) => {
                 let module = self.instances[instance.0].module;
-                Err(self.failure(error, module, label))
+                Err(self.failure(error, module, Some(label)))
             }
         }
     }
@@ -403,7 +403,7 @@ struct Host {
 impl Host {
     fn call(
         &self,
-        mut caller: Caller<'_, StoreData>,
+        mut caller: wasmtime::Caller<'_, StoreData>,
         params: &[Val],
         results: &mut [Val],
     ) -> wasmtime::Result<()> {
@@ -440,30 +440,12 @@ impl Host {
 
 /// The instance that is calling a host function.
 struct CallingGuest<'c, 's> {
-    caller: &'c mut Caller<'s, StoreData>,
+    caller: &'c mut wasmtime::Caller<'s, StoreData>,
 }
 
 impl Guest for CallingGuest<'_, '_> {
-    fn host(&mut self) -> &mut HostState {
-        &mut self.caller.data_mut().0
-    }
-
-    fn memory_and_host(&mut self, export: &str) -> Option<(&mut [u8], &mut HostState)> {
-        match self.caller.get_export(export)? {
-            Extern::Memory(memory) => {
-                let (bytes, data) = memory.data_and_store_mut(&mut *self.caller);
-                Some((bytes, &mut data.0))
-            }
-            Extern::SharedMemory(memory) => {
-                let data = memory.data();
-                // SAFETY: the memory is shared in type only. No other thread can reach it: this
-                // run has started none, and the memory was made by this run's instance.
-                let bytes =
-                    unsafe { std::slice::from_raw_parts_mut(data.as_ptr() as *mut u8, data.len()) };
-                Some((bytes, &mut self.caller.data_mut().0))
-            }
-            _ => None,
-        }
+    fn memory(&mut self, export: &str) -> Option<&mut [u8]> {
+        self.memory_and_host(export).map(|(bytes, _)| bytes)
     }
 
     fn function_type(&mut self, export: &str) -> Option<FuncType> {
@@ -489,12 +471,41 @@ impl Guest for CallingGuest<'_, '_> {
     }
 }
 
+impl Caller for CallingGuest<'_, '_> {
+    fn host(&mut self) -> &mut HostState {
+        &mut self.caller.data_mut().0
+    }
+
+    fn memory_and_host(&mut self, export: &str) -> Option<(&mut [u8], &mut HostState)> {
+        match self.caller.get_export(export)? {
+            Extern::Memory(memory) => {
+                let (bytes, data) = memory.data_and_store_mut(&mut *self.caller);
+                Some((bytes, &mut data.0))
+            }
+            Extern::SharedMemory(memory) => {
+                let data = memory.data();
+                // SAFETY: the memory is shared in type only. No other thread can reach it: this
+                // run has started none, and the memory was made by this run's instance.
+                let bytes =
+                    unsafe { std::slice::from_raw_parts_mut(data.as_ptr() as *mut u8, data.len()) };
+                Some((bytes, &mut self.caller.data_mut().0))
+            }
+            _ => None,
+        }
+    }
+}
+
 fn call(
     mut store: impl AsContextMut<Data = StoreData>,
     func: Func,
     args: &[Value],
 ) -> wasmtime::Result<Vec<Value>> {
     let ty = func.ty(&store);
+    if ty.params().len() != args.len() {
+        let (wanted, given) = (ty.params().len(), args.len());
+        let message = format!("{given} arguments were given to a function that takes {wanted}");
+        return Err(TrapReason::Host(message.into()).into());
+    }
     let params = ty
         .params()
         .zip(args)

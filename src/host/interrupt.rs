@@ -1,6 +1,6 @@
 //! Ending a run from outside: a deadline, or a caller who has changed their mind.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
@@ -19,11 +19,13 @@ type Waker = Box<dyn Fn() + Send + Sync>;
 struct Inner {
     reason: Option<Reason>,
     wakers: Vec<Waker>,
+    /// Interrupts that end with this one.
+    children: Vec<Weak<Interrupt>>,
     /// Set when the run is over, so that the watcher of the deadline can go.
     over: bool,
 }
 
-/// A run's end, seen from outside.
+/// Ends runs from outside. One that was aborted also ends every later run that it is given to.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -43,6 +45,18 @@ impl Interrupt {
     /// Ends the run as soon as possible. What it has done by then stays done.
     pub fn abort(&self) {
         self.end(Reason::Aborted);
+    }
+
+    /// An interrupt for one run, which ends with this one or by itself.
+    pub(crate) fn child(&self) -> Arc<Interrupt> {
+        let child = Arc::new(Interrupt::default());
+        let mut inner = self.lock();
+        if let Some(reason) = inner.reason {
+            child.end(reason);
+        }
+        inner.children.retain(|child| child.strong_count() > 0);
+        inner.children.push(Arc::downgrade(&child));
+        child
     }
 
     /// The error to end with, if the run is to end.
@@ -99,6 +113,9 @@ impl Interrupt {
         inner.reason.get_or_insert(reason);
         for waker in &inner.wakers {
             waker();
+        }
+        for child in inner.children.iter().filter_map(Weak::upgrade) {
+            child.end(reason);
         }
     }
 

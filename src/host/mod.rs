@@ -1,6 +1,6 @@
 //! What a module may call while it runs, whoever runs it.
 //!
-//! Engines bring a [`Guest`], the instance that calls; this room decides what happens. Nothing
+//! Engines bring a [`Caller`], the instance that calls; this room decides what happens. Nothing
 //! is reachable that was not allowed.
 
 pub mod interrupt;
@@ -17,16 +17,29 @@ use crate::options::Options;
 use crate::value::Value;
 use interrupt::Interrupt;
 
-/// The instance whose code is calling the host.
+/// The instance whose code is calling the host, as a provided function may use it.
 pub trait Guest {
+    /// The bytes of an exported memory, if there is one of this name.
+    fn memory(&mut self, export: &str) -> Option<&mut [u8]>;
+
+    /// The type of an exported function, if there is one of this name and its type is of
+    /// numbers, vectors, `funcref` and `externref`.
+    fn function_type(&mut self, export: &str) -> Option<FuncType>;
+
+    /// Calls an exported function; the guest's allocator is the usual need.
+    ///
+    /// # Errors
+    ///
+    /// What ended the call, which the provided function may pass on.
+    fn call(&mut self, export: &str, args: &[Value]) -> Result<Vec<Value>, TrapReason>;
+}
+
+/// A [`Guest`], as this crate uses it.
+pub trait Caller: Guest {
     /// The host's state, which travels with the instance.
     fn host(&mut self) -> &mut HostState;
     /// The bytes of an exported memory, and the host's state beside them.
     fn memory_and_host(&mut self, export: &str) -> Option<(&mut [u8], &mut HostState)>;
-    /// The type of an exported function.
-    fn function_type(&mut self, export: &str) -> Option<FuncType>;
-    /// Calls an exported function.
-    fn call(&mut self, export: &str, args: &[Value]) -> Result<Vec<Value>, TrapReason>;
 }
 
 /// A function of the host that a module can import.
@@ -37,10 +50,31 @@ pub trait HostFunction: Send + Sync {
     /// Handles one call.
     fn call(
         &self,
-        guest: &mut dyn Guest,
+        guest: &mut dyn Caller,
         ty: &FuncType,
         args: &[Value],
     ) -> Result<Vec<Value>, TrapReason>;
+}
+
+/// Why a provided function failed: an error of its own, or the [`TrapReason`] of a call that it
+/// made.
+pub type HostError = Box<dyn std::error::Error + Send + Sync>;
+
+impl<F> HostFunction for F
+where
+    F: Fn(&mut dyn Guest, &[Value]) -> Result<Vec<Value>, HostError> + Send + Sync,
+{
+    fn call(
+        &self,
+        guest: &mut dyn Caller,
+        _: &FuncType,
+        args: &[Value],
+    ) -> Result<Vec<Value>, TrapReason> {
+        self(guest, args).map_err(|error| match error.downcast::<TrapReason>() {
+            Ok(reason) => *reason,
+            Err(error) => TrapReason::Host(error),
+        })
+    }
 }
 
 /// What the host keeps while a module runs, and knows afterwards.
@@ -132,7 +166,7 @@ impl Binding {
     /// Answers one call.
     pub fn call(
         &self,
-        guest: &mut dyn Guest,
+        guest: &mut dyn Caller,
         module: &str,
         name: &str,
         ty: &FuncType,

@@ -15,7 +15,7 @@ use wiggle::GuestMemory;
 
 use super::interrupt::Interrupt;
 use super::stdio::{Standard, Stdin, Stdout};
-use super::{Guest, HostState};
+use super::{Caller, HostState};
 use crate::error::{Error, TrapReason};
 use crate::options::Wasi;
 use crate::value::Value;
@@ -317,7 +317,7 @@ functions! {
 pub fn call(
     function: Function,
     name: &str,
-    guest: &mut dyn Guest,
+    guest: &mut dyn Caller,
     args: &[Value],
 ) -> Result<Vec<Value>, TrapReason> {
     let Some((memory, host)) = guest.memory_and_host(MEMORY) else {

@@ -20,7 +20,7 @@ use wasmparser::{FuncType, ValType};
 
 use super::import_failed;
 use crate::error::TrapReason;
-use crate::host::{Guest, HostFunction};
+use crate::host::{Caller, HostFunction};
 use crate::module::val_type_name;
 use crate::options::Phase;
 use crate::value::{Reference, Value};
@@ -110,7 +110,7 @@ impl WorkerSide {
     /// Calls an import, and serves what JavaScript wants meanwhile.
     fn call(
         &self,
-        guest: &mut dyn Guest,
+        guest: &mut dyn Caller,
         index: u32,
         ty: &FuncType,
         args: &[Value],
@@ -164,7 +164,7 @@ impl JsFunction {
 impl HostFunction for JsFunction {
     fn call(
         &self,
-        guest: &mut dyn Guest,
+        guest: &mut dyn Caller,
         ty: &FuncType,
         args: &[Value],
     ) -> Result<Vec<Value>, TrapReason> {

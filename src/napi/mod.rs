@@ -149,7 +149,7 @@ impl Run {
             match thread {
                 Ok(thread) => {
                     js.serve_until_done();
-                    thread.join().unwrap_or_else(|_| Err(panicked())).into()
+                    thread.join().unwrap_or_else(|_| Err(panicked()))
                 }
                 Err(error) => Err(Error::internal(format!("no thread to run on: {error}")).into()),
             }

@@ -179,7 +179,9 @@ fn refusal(path: &str, error: &serde_json::Error) -> Error {
     let message = message.split(" at line ").next().unwrap_or(&message);
     if let Some(rest) = message.strip_prefix("unknown field ") {
         let name = rest.split(',').next().unwrap_or(rest);
-        return Error::option(format!("there is no option {name}; index.d.ts lists the options"));
+        return Error::option(format!(
+            "there is no option {name}; index.d.ts lists the options"
+        ));
     }
     Error::option(format!("the option `{path}` has a wrong value: {message}"))
 }
