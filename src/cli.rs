@@ -26,7 +26,8 @@ use crate::wizer::{Failure, Outcome, Wizer};
     long_about = "Pre-initialize a WebAssembly module: instantiate it, run its initialization \
                   function, and write a module whose memories and globals already hold the \
                   initialized state. Whoever runs that module does not wait for the set-up.",
-    after_help = "Example: wizer app.wasm -o app.init.wasm --allow-wasi",
+    after_help = "Example: wizer app.wasm -o app.init.wasm --allow-wasi\n\
+                  More options: wizer --help",
     after_long_help = "EXIT STATUS: 0 when the output was written; 1 on any error, and then an \
                        existing output is as it was; 2 for options that make no sense.\n\n\
                        ENVIRONMENT: NO_COLOR switches colours off."
@@ -87,11 +88,16 @@ struct Args {
     inherit_env: Option<bool>,
 
     /// Set an environment variable for WASI
-    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    #[arg(long, hide_short_help = true, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
 
     /// Add an argument for WASI; the first is the program's name
-    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        hide_short_help = true,
+        value_name = "ARG",
+        allow_hyphen_values = true
+    )]
     arg: Vec<String>,
 
     /// Let WASI use a directory
@@ -103,7 +109,7 @@ struct Args {
     mapdir: Vec<(String, PathBuf)>,
 
     /// As --mapdir, and WASI can change nothing in it
-    #[arg(long, value_name = "GUEST::HOST", value_parser = map_dir)]
+    #[arg(long, hide_short_help = true, value_name = "GUEST::HOST", value_parser = map_dir)]
     mapdir_readonly: Vec<(String, PathBuf)>,
 
     /// Instantiate the module in FILE first, to be imported from as NAME
@@ -114,22 +120,22 @@ struct Args {
     preload: Vec<(String, PathBuf)>,
 
     /// Let the state of preloaded modules change, although the output does not carry it
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     allow_preload_changes: bool,
 
     /// Who runs the module: auto, baseline or optimizing
     ///
     /// `baseline` compiles fast (Winch), `optimizing` makes fast code (Cranelift). `auto` takes
     /// the first that can compile the module.
-    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = engine)]
+    #[arg(long, hide_short_help = true, value_name = "ENGINE", default_value = "auto", value_parser = engine)]
     engine: options::Engine,
 
     /// End with an error when the initialization takes longer, in milliseconds [default: none]
-    #[arg(long, value_name = "MS")]
+    #[arg(long, hide_short_help = true, value_name = "MS")]
     timeout: Option<u64>,
 
     /// End with an error when the memories grow beyond this, in bytes [default: none]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, hide_short_help = true, value_name = "BYTES")]
     max_memory: Option<u64>,
 
     /// Print what happened, as a table on standard error
@@ -137,7 +143,7 @@ struct Args {
     verbose: bool,
 
     /// Write what happened to a file, as JSON
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, hide_short_help = true, value_name = "FILE")]
     report: Option<PathBuf>,
 
     /// Make relaxed SIMD instructions give the same results on every machine [default: false]

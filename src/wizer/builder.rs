@@ -1,0 +1,461 @@
+//! The options of a [`Wizer`], one by one.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{LinkerMaker, Wizer};
+use crate::error::Error;
+use crate::host::interrupt::Interrupt;
+use crate::host::{Guest, HostError};
+use crate::options::{self, Dir, Import, Phase, Preload, PreloadSource};
+use crate::value::Value;
+
+/// The options, one by one.
+impl Wizer {
+    /// The export to call for initialization. Default: `wizer.initialize`, else
+    /// `wizer-initialize`.
+    ///
+    /// ```
+    /// let wat = r#"(module (func (export "setup")))"#;
+    /// wizer::Wizer::new().init_func("setup").run(wat.as_bytes())?;
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn init_func(&mut self, name: impl Into<String>) -> &mut Self {
+        self.options.init_func = Some(name.into());
+        self
+    }
+
+    /// Renames the export `old` to `new` in the output, overwriting an export of that name.
+    ///
+    /// ```
+    /// let wat = r#"(module
+    ///   (func (export "wizer.initialize"))
+    ///   (func (export "_start") unreachable)
+    ///   (func (export "wizer.resume")))"#;
+    /// let wasm = wizer::Wizer::new().func_rename("_start", "wizer.resume").run(wat.as_bytes())?;
+    /// assert!(wasm.windows(6).any(|w| w == b"_start"));
+    /// assert!(!wasm.windows(12).any(|w| w == b"wizer.resume"));
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn func_rename(&mut self, new: impl Into<String>, old: impl Into<String>) -> &mut Self {
+        self.options.renames.push((new.into(), old.into()));
+        self
+    }
+
+    /// Whether the output still exports the initialization function. Default: `false`.
+    ///
+    /// ```
+    /// let wat = r#"(module (func (export "wizer.initialize")))"#;
+    /// let wasm = wizer::Wizer::new().keep_init_func(true).run(wat.as_bytes())?;
+    /// assert!(wasm.windows(16).any(|w| w == b"wizer.initialize"));
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn keep_init_func(&mut self, keep: bool) -> &mut Self {
+        self.options.keep_init_func = keep;
+        self
+    }
+
+    /// Whether initialization may call WASI. Default: `false`. Directories, the environment and
+    /// arguments are offered one by one with the other options.
+    ///
+    /// # Errors
+    ///
+    /// None today; the result is there so that `?` reads the same as in other versions of this
+    /// interface.
+    ///
+    /// ```
+    /// wizer::Wizer::new().allow_wasi(true)?.inherit_stdio(false);
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn allow_wasi(&mut self, allow: bool) -> Result<&mut Self, Error> {
+        self.options.allow_wasi = allow;
+        Ok(self)
+    }
+
+    /// Whether the guest's standard streams are the process's; else they are empty and go
+    /// nowhere. Default: `true`.
+    ///
+    /// ```
+    /// wizer::Wizer::new().inherit_stdio(false);
+    /// ```
+    pub fn inherit_stdio(&mut self, inherit: bool) -> &mut Self {
+        let wasi = &mut self.options.wasi;
+        (wasi.stdin, wasi.stdout, wasi.stderr) = match inherit {
+            true => (
+                options::Stdin::Inherit,
+                options::Stdout::Inherit,
+                options::Stdout::Inherit,
+            ),
+            false => (
+                options::Stdin::Ignore,
+                options::Stdout::Ignore,
+                options::Stdout::Ignore,
+            ),
+        };
+        self
+    }
+
+    /// Gives the guest these bytes on standard input.
+    ///
+    /// ```
+    /// wizer::Wizer::new().stdin("config.json\n");
+    /// ```
+    pub fn stdin(&mut self, bytes: impl Into<Vec<u8>>) -> &mut Self {
+        self.options.wasi.stdin = options::Stdin::Bytes(bytes.into());
+        self
+    }
+
+    /// Captures the guest's standard output and error into [`Outcome::stdout`] and
+    /// [`Outcome::stderr`].
+    ///
+    /// ```
+    /// let wat = r#"(module (memory (export "memory") 1) (func (export "wizer.initialize")))"#;
+    /// let outcome = wizer::Wizer::new().allow_wasi(true)?.capture_output().snapshot(wat.as_bytes())?;
+    /// assert_eq!(outcome.stdout, Some(Vec::new()));
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn capture_output(&mut self) -> &mut Self {
+        self.options.wasi.stdout = options::Stdout::Pipe;
+        self.options.wasi.stderr = options::Stdout::Pipe;
+        self
+    }
+
+    /// Whether the guest sees the process's environment variables. Default: `false`.
+    ///
+    /// ```
+    /// wizer::Wizer::new().inherit_env(true);
+    /// ```
+    pub fn inherit_env(&mut self, inherit: bool) -> &mut Self {
+        self.options.wasi.inherit_env = inherit;
+        self
+    }
+
+    /// Sets one environment variable of the guest.
+    ///
+    /// ```
+    /// wizer::Wizer::new().env("LANG", "C");
+    /// ```
+    pub fn env(&mut self, name: impl Into<String>, value: impl Into<String>) -> &mut Self {
+        self.options.wasi.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Adds one argument of the guest. The first is the program's name.
+    ///
+    /// ```
+    /// wizer::Wizer::new().arg("program").arg("--verbose");
+    /// ```
+    pub fn arg(&mut self, arg: impl Into<String>) -> &mut Self {
+        self.options.wasi.args.push(arg.into());
+        self
+    }
+
+    /// Lets the guest use a directory, under the name that it has on the host.
+    ///
+    /// ```
+    /// wizer::Wizer::new().dir(".");
+    /// ```
+    pub fn dir(&mut self, path: impl Into<PathBuf>) -> &mut Self {
+        let host = path.into();
+        let guest = host.to_string_lossy().into_owned();
+        self.options.wasi.dirs.push(Dir {
+            host,
+            guest,
+            readonly: false,
+        });
+        self
+    }
+
+    /// Lets the guest use the directory `host` under the name `guest`.
+    ///
+    /// ```
+    /// wizer::Wizer::new().map_dir("/data", "./testdata");
+    /// ```
+    pub fn map_dir(&mut self, guest: impl Into<String>, host: impl Into<PathBuf>) -> &mut Self {
+        self.options.wasi.dirs.push(Dir {
+            host: host.into(),
+            guest: guest.into(),
+            readonly: false,
+        });
+        self
+    }
+
+    /// As [`Wizer::map_dir`], and the guest can change nothing in it.
+    ///
+    /// ```
+    /// wizer::Wizer::new().map_dir_readonly("/data", "./testdata");
+    /// ```
+    pub fn map_dir_readonly(
+        &mut self,
+        guest: impl Into<String>,
+        host: impl Into<PathBuf>,
+    ) -> &mut Self {
+        self.options.wasi.dirs.push(Dir {
+            host: host.into(),
+            guest: guest.into(),
+            readonly: true,
+        });
+        self
+    }
+
+    /// Gives the guest a file with this content, under a path of its own. Files are written to
+    /// a private directory that is removed after the run.
+    ///
+    /// ```
+    /// wizer::Wizer::new().file("/etc/config.json", "{}");
+    /// ```
+    pub fn file(&mut self, guest: impl Into<String>, contents: impl Into<Vec<u8>>) -> &mut Self {
+        self.options
+            .wasi
+            .files
+            .insert(guest.into(), contents.into());
+        self
+    }
+
+    /// Instantiates the module in `file` first, so that the main module can import from it under
+    /// `name`. The output still imports from `name`, and does not carry the preloaded module's
+    /// state: a change of that is an error.
+    ///
+    /// ```
+    /// wizer::Wizer::new().preload("env", "./stubs.wasm");
+    /// ```
+    pub fn preload(&mut self, name: impl Into<String>, file: impl Into<PathBuf>) -> &mut Self {
+        self.options.preloads.push(Preload {
+            name: name.into(),
+            source: PreloadSource::File(file.into()),
+        });
+        self
+    }
+
+    /// As [`Wizer::preload`], with the module's bytes in the binary or the text format.
+    ///
+    /// ```
+    /// let stub = r#"(module (func (export "f") (result i32) (i32.const 7)))"#;
+    /// let wat = r#"(module
+    ///   (import "env" "f" (func $f (result i32)))
+    ///   (global $n (mut i32) (i32.const 0))
+    ///   (func (export "wizer.initialize") (global.set $n (call $f))))"#;
+    /// wizer::Wizer::new().preload_bytes("env", stub).run(wat.as_bytes())?;
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn preload_bytes(
+        &mut self,
+        name: impl Into<String>,
+        wasm: impl Into<Vec<u8>>,
+    ) -> &mut Self {
+        self.options.preloads.push(Preload {
+            name: name.into(),
+            source: PreloadSource::Bytes(wasm.into()),
+        });
+        self
+    }
+
+    /// Whether a preloaded module's state may change although the output does not carry it.
+    /// Default: `false`, such a change is an error.
+    ///
+    /// ```
+    /// wizer::Wizer::new().allow_preload_changes(true);
+    /// ```
+    pub fn allow_preload_changes(&mut self, allow: bool) -> &mut Self {
+        self.options.allow_preload_changes = allow;
+        self
+    }
+
+    /// Provides a function that the module may import, for any engine. It wins over WASI.
+    ///
+    /// ```
+    /// use wizer::Value;
+    /// let wat = r#"(module
+    ///   (import "env" "name" (func $name (param i32) (result i32)))
+    ///   (memory (export "memory") 1)
+    ///   (global $len (mut i32) (i32.const 0))
+    ///   (func (export "wizer.initialize")
+    ///     (global.set $len (call $name (i32.const 64)))))"#;
+    /// wizer::Wizer::new()
+    ///     .import("env", "name", |guest, args| {
+    ///         let &[Value::I32(at)] = args else { return Err("one i32 is wanted".into()) };
+    ///         let memory = guest.memory("memory").ok_or("no memory")?;
+    ///         memory[at as usize..][..5].copy_from_slice(b"wizer");
+    ///         Ok(vec![Value::I32(5)])
+    ///     })
+    ///     .run(wat.as_bytes())?;
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn import(
+        &mut self,
+        module: impl Into<String>,
+        name: impl Into<String>,
+        function: impl Fn(&mut dyn Guest, &[Value]) -> Result<Vec<Value>, HostError>
+        + Send
+        + Sync
+        + 'static,
+    ) -> &mut Self {
+        self.options.imports.push(Import {
+            module: module.into(),
+            name: name.into(),
+            function: Arc::new(function),
+        });
+        self
+    }
+
+    /// Resolves imports with a linker of your own; what it does not define is resolved as
+    /// without. It is called once per engine that is tried, and its functions run on a thread
+    /// of the pipeline's. It may be used together with [`Wizer::allow_wasi`].
+    ///
+    /// # Errors
+    ///
+    /// None today, as for [`Wizer::allow_wasi`].
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// let wat = r#"(module
+    ///   (import "foo" "bar" (func $bar (param i32) (result i32)))
+    ///   (global $n (mut i32) (i32.const 0))
+    ///   (func (export "wizer.initialize") (global.set $n (call $bar (i32.const 41)))))"#;
+    /// wizer::Wizer::new()
+    ///     .make_linker(Some(Rc::new(|engine| {
+    ///         let mut linker = wizer::wasmtime::Linker::new(engine);
+    ///         linker.func_wrap("foo", "bar", |x: i32| x + 1)?;
+    ///         Ok(linker)
+    ///     })))?
+    ///     .run(wat.as_bytes())?;
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn make_linker(&mut self, make: Option<Rc<LinkerMaker>>) -> Result<&mut Self, Error> {
+        self.make_linker = make;
+        Ok(self)
+    }
+
+    /// Who runs the module. Default: [`options::Engine::Auto`].
+    ///
+    /// ```
+    /// wizer::Wizer::new().engine(wizer::Engine::Optimizing);
+    /// ```
+    pub fn engine(&mut self, engine: options::Engine) -> &mut Self {
+        self.options.engine = engine;
+        self
+    }
+
+    /// The longest time that instantiation and initialization may take. Default: no limit.
+    ///
+    /// ```
+    /// let wat = r#"(module (func (export "wizer.initialize") (loop (br 0))))"#;
+    /// let limit = std::time::Duration::from_millis(20);
+    /// let error = wizer::Wizer::new().timeout(limit).run(wat.as_bytes()).unwrap_err();
+    /// assert_eq!(error.code(), "ERR_WIZER_TIMEOUT");
+    /// ```
+    pub fn timeout(&mut self, limit: Duration) -> &mut Self {
+        self.options.timeout = Some(limit);
+        self
+    }
+
+    /// The most bytes that all memories (and tables, at 8 bytes a slot) may have together.
+    /// Default: no limit. Growing beyond it is an error.
+    ///
+    /// ```
+    /// let wat = r#"(module (memory 2) (func (export "wizer.initialize")))"#;
+    /// let error = wizer::Wizer::new().max_memory(1 << 16).run(wat.as_bytes()).unwrap_err();
+    /// assert_eq!(error.code(), "ERR_WIZER_MEMORY_LIMIT");
+    /// ```
+    pub fn max_memory(&mut self, bytes: u64) -> &mut Self {
+        self.options.max_memory = Some(bytes);
+        self
+    }
+
+    /// Lets another thread end the run.
+    ///
+    /// ```
+    /// let interrupt = std::sync::Arc::new(wizer::Interrupt::default());
+    /// wizer::Wizer::new().interrupt(interrupt);
+    /// ```
+    pub fn interrupt(&mut self, interrupt: Arc<Interrupt>) -> &mut Self {
+        self.options.interrupt = Some(interrupt);
+        self
+    }
+
+    /// Has `progress` called with each phase as it begins.
+    ///
+    /// ```
+    /// wizer::Wizer::new().on_progress(|phase| println!("{}", phase.name()));
+    /// ```
+    pub fn on_progress(&mut self, progress: impl Fn(Phase) + Send + Sync + 'static) -> &mut Self {
+        self.options.progress = Some(Arc::new(progress));
+        self
+    }
+}
+
+/// Switches for WebAssembly proposals.
+impl Wizer {
+    /// Whether modules may use the bulk memory proposal. Default: `true`.
+    ///
+    /// ```
+    /// wizer::Wizer::new().wasm_bulk_memory(false);
+    /// ```
+    pub fn wasm_bulk_memory(&mut self, enable: bool) -> &mut Self {
+        self.options.features.bulk_memory = enable;
+        self
+    }
+
+    /// Whether modules may use the multi-memory proposal. Default: `true`.
+    ///
+    /// ```
+    /// wizer::Wizer::new().wasm_multi_memory(false);
+    /// ```
+    pub fn wasm_multi_memory(&mut self, enable: bool) -> &mut Self {
+        self.options.features.multi_memory = enable;
+        self
+    }
+
+    /// Whether modules may use the multi-value proposal. Default: `true`.
+    ///
+    /// ```
+    /// wizer::Wizer::new().wasm_multi_value(false);
+    /// ```
+    pub fn wasm_multi_value(&mut self, enable: bool) -> &mut Self {
+        self.options.features.multi_value = enable;
+        self
+    }
+
+    /// Whether modules may use the reference types proposal and what builds on it. Default: `true`.
+    ///
+    /// ```
+    /// wizer::Wizer::new().wasm_reference_types(false);
+    /// ```
+    pub fn wasm_reference_types(&mut self, enable: bool) -> &mut Self {
+        self.options.features.reference_types = enable;
+        self
+    }
+
+    /// Whether modules may use the SIMD proposal. Default: `true`.
+    ///
+    /// ```
+    /// wizer::Wizer::new().wasm_simd(false);
+    /// ```
+    pub fn wasm_simd(&mut self, enable: bool) -> &mut Self {
+        self.options.features.simd = enable;
+        self
+    }
+
+    /// Whether modules may use the relaxed SIMD proposal. Default: `true`.
+    ///
+    /// ```
+    /// wizer::Wizer::new().wasm_relaxed_simd(false);
+    /// ```
+    pub fn wasm_relaxed_simd(&mut self, enable: bool) -> &mut Self {
+        self.options.features.relaxed_simd = enable;
+        self
+    }
+
+    /// Whether relaxed SIMD instructions give the same results on every machine. Default:
+    /// `false`.
+    ///
+    /// ```
+    /// wizer::Wizer::new().relaxed_simd_deterministic(true);
+    /// ```
+    pub fn relaxed_simd_deterministic(&mut self, enable: bool) -> &mut Self {
+        self.options.features.relaxed_simd_deterministic = enable;
+        self
+    }
+}

@@ -1,0 +1,53 @@
+//! What a report tells about a run, gathered from host, module and snapshot.
+
+use super::Compiled;
+use crate::engine::Engine;
+use crate::module::Module;
+use crate::report::{HostCallReport, MemoryReport};
+use crate::snapshot::{MemorySnapshot, Snapshot};
+
+/// What the host was asked, and what of it a user should know.
+pub fn host_report(compiled: &mut Compiled) -> (Vec<HostCallReport>, Vec<String>) {
+    let host = compiled.engine.host();
+    let calls = host
+        .calls
+        .iter()
+        .map(|((module, name), calls)| HostCallReport {
+            module: module.clone(),
+            name: name.clone(),
+            calls: *calls,
+        })
+        .collect();
+    let mut warnings = Vec::new();
+    let open = host.wasi.as_ref().map_or(0, |wasi| wasi.open.len());
+    if open > 0 {
+        warnings.push(format!(
+            "the initialization left {open} file descriptor{} open, which will not exist when \
+             the output runs; close files before the initialization ends",
+            if open == 1 { "" } else { "s" }
+        ));
+    }
+    (calls, warnings)
+}
+
+/// What became of the memories.
+pub fn memory_report(module: &Module<'_>, snapshot: &Snapshot<'_>) -> Vec<MemoryReport> {
+    let report = |memory: &MemorySnapshot<'_>| MemoryReport {
+        index: memory.index,
+        pages_before: module.memories.get(memory.index).map_or(0, |ty| ty.initial),
+        pages_after: memory.pages,
+        segments: memory.segments.len() as u64,
+        bytes: memory.segments.iter().map(|s| s.len() as u64).sum(),
+    };
+    snapshot.memories.iter().map(report).collect()
+}
+
+/// The imported immutable globals, as `module::name`.
+pub fn assumed_globals(module: &Module<'_>) -> Vec<String> {
+    let is_assumed =
+        |ty: &wasmparser::TypeRef| matches!(ty, wasmparser::TypeRef::Global(g) if !g.mutable);
+    let imports = module.imports.iter().filter(|i| is_assumed(&i.ty));
+    imports
+        .map(|i| format!("{}::{}", i.module, i.name))
+        .collect()
+}

@@ -1,0 +1,115 @@
+//! What the options mean for one module: what to call, and what becomes of the exports.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::REACTOR_INIT;
+use crate::error::Error;
+use crate::module::{ExternKind, Module};
+use crate::options::{DEFAULT_INIT_FUNCS, Options};
+use crate::rewrite::Exports;
+
+/// What the options mean for one module.
+pub struct Plan {
+    pub init_func: String,
+    /// Whether `_initialize` is to be called before it.
+    pub reactor: bool,
+    pub exports: Exports,
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Finds what the options name.
+    ///
+    /// # Errors
+    ///
+    /// Where the initialization function or the renames do not fit the module.
+    pub fn new(module: &Module<'_>, options: &Options) -> Result<Plan, Error> {
+        let init_func = find_init_func(module, options)?;
+        let mut warnings = Vec::new();
+        let rename = renames(module, options, &mut warnings)?;
+        let reactor = module
+            .export(REACTOR_INIT)
+            .is_some_and(|export| module.is_initializer(export));
+        let mut remove = Vec::new();
+        if !options.keep_init_func {
+            remove.push(init_func.clone());
+        }
+        if reactor && init_func != REACTOR_INIT {
+            remove.push(REACTOR_INIT.to_string());
+        }
+        Ok(Plan {
+            reactor: reactor && init_func != REACTOR_INIT,
+            init_func,
+            exports: Exports { remove, rename },
+            warnings,
+        })
+    }
+}
+
+fn find_init_func(module: &Module<'_>, options: &Options) -> Result<String, Error> {
+    let names: Vec<&str> = match &options.init_func {
+        Some(name) => vec![name],
+        None => DEFAULT_INIT_FUNCS.to_vec(),
+    };
+    let candidates = || {
+        let fits = module.exports.iter().filter(|e| module.is_initializer(e));
+        fits.map(|e| e.name.to_string()).collect()
+    };
+    let Some(export) = names.iter().find_map(|name| module.export(name)) else {
+        return Err(Error::InitFuncMissing {
+            names: names.into_iter().map(Into::into).collect(),
+            candidates: candidates(),
+        });
+    };
+    if !module.is_initializer(export) {
+        let found = match export.kind {
+            ExternKind::Func => match module.function_type(export.index) {
+                Some(ty) => format!(
+                    "a function with {} parameters and {} results",
+                    ty.params().len(),
+                    ty.results().len()
+                ),
+                None => "a function".into(),
+            },
+            kind => format!("a {}", kind.name()),
+        };
+        return Err(Error::InitFuncType {
+            name: export.name.into(),
+            found,
+            candidates: candidates(),
+        });
+    }
+    Ok(export.name.into())
+}
+
+/// New names by old names.
+fn renames(
+    module: &Module<'_>,
+    options: &Options,
+    warnings: &mut Vec<String>,
+) -> Result<BTreeMap<String, String>, Error> {
+    let mut by_source = BTreeMap::new();
+    let mut destinations = BTreeSet::new();
+    for (new, old) in &options.renames {
+        let duplicate = |side, name: &String| Error::DuplicateRename {
+            side,
+            name: name.clone(),
+        };
+        if !destinations.insert(new) {
+            return Err(duplicate("destination", new));
+        }
+        if by_source.insert(old.clone(), new.clone()).is_some() {
+            return Err(duplicate("source", old));
+        }
+    }
+    by_source.retain(|old, new| {
+        let exported = module.export(old).is_some();
+        if !exported {
+            warnings.push(format!(
+                "the rename of `{old}` to `{new}` did nothing: the module does not export `{old}`"
+            ));
+        }
+        exported
+    });
+    Ok(by_source)
+}
