@@ -1,13 +1,13 @@
 //! One description of a run, filled by the Rust builder, the command line and JavaScript alike.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::host::HostFunction;
+pub use crate::host::config::{Dir, Import, Stdin, Stdout, Wasi};
 use crate::host::interrupt::Interrupt;
+pub use crate::module::Features;
 
 /// The initialization functions looked for when none is named, the first that is exported wins.
 pub const DEFAULT_INIT_FUNCS: [&str; 2] = ["wizer.initialize", "wizer-initialize"];
@@ -91,105 +91,6 @@ pub struct Preload {
 pub enum PreloadSource {
     File(PathBuf),
     Bytes(Vec<u8>),
-}
-
-/// A function that the module may import.
-#[derive(Clone)]
-pub struct Import {
-    pub module: String,
-    pub name: String,
-    pub function: Arc<dyn HostFunction>,
-}
-
-/// What WASI offers to the module.
-#[derive(Clone)]
-pub struct Wasi {
-    /// The guest's arguments, its own name first.
-    pub args: Vec<String>,
-    /// Whether the process's environment is visible.
-    pub inherit_env: bool,
-    /// Further environment variables; they win over inherited ones.
-    pub env: BTreeMap<String, String>,
-    pub stdin: Stdin,
-    pub stdout: Stdout,
-    pub stderr: Stdout,
-    pub dirs: Vec<Dir>,
-    /// Files by guest path, in a private directory that is removed after the run.
-    pub files: BTreeMap<String, Vec<u8>>,
-}
-
-impl Default for Wasi {
-    fn default() -> Self {
-        Wasi {
-            args: Vec::new(),
-            inherit_env: false,
-            env: BTreeMap::new(),
-            stdin: Stdin::Inherit,
-            stdout: Stdout::Inherit,
-            stderr: Stdout::Inherit,
-            dirs: Vec::new(),
-            files: BTreeMap::new(),
-        }
-    }
-}
-
-/// Where the guest's standard input comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stdin {
-    /// The process's.
-    Inherit,
-    /// Empty.
-    Ignore,
-    /// These bytes.
-    Bytes(Vec<u8>),
-}
-
-/// Where the guest's standard output or error goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stdout {
-    /// The process's.
-    Inherit,
-    /// Nowhere.
-    Ignore,
-    /// Into a buffer of the outcome.
-    Pipe,
-}
-
-/// A directory of the host that the guest may use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dir {
-    pub host: PathBuf,
-    /// What the guest calls it.
-    pub guest: String,
-    pub readonly: bool,
-}
-
-/// WebAssembly proposals that can be switched off, to have modules that use them refused.
-/// Everything else that the engines support is always on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Features {
-    pub bulk_memory: bool,
-    pub multi_memory: bool,
-    pub multi_value: bool,
-    pub reference_types: bool,
-    pub simd: bool,
-    pub relaxed_simd: bool,
-    /// Whether relaxed SIMD instructions give the same results on every machine.
-    pub relaxed_simd_deterministic: bool,
-}
-
-impl Default for Features {
-    fn default() -> Self {
-        Features {
-            bulk_memory: true,
-            multi_memory: true,
-            multi_value: true,
-            reference_types: true,
-            simd: true,
-            relaxed_simd: true,
-            relaxed_simd_deterministic: false,
-        }
-    }
 }
 
 /// Who runs the module.

@@ -81,7 +81,12 @@ impl Compiler {
             message: format!("{e:#}"),
         };
         let engine = wasmtime::Engine::new(&config(strategy, options)).map_err(unsupported)?;
-        let mut store = Store::new(&engine, StoreData(HostState::new(options)?));
+        let host = HostState::new(
+            options.allow_wasi.then_some(&options.wasi),
+            options.max_memory,
+            options.interrupt.clone(),
+        )?;
+        let mut store = Store::new(&engine, StoreData(host));
         store.limiter(|data| &mut data.0.limiter);
         if let Some(interrupt) = &options.interrupt {
             store.set_epoch_deadline(1);
@@ -102,7 +107,7 @@ impl Compiler {
             strategy,
             store,
             linker,
-            imports: Imports::new(options),
+            imports: Imports::new(&options.imports, options.allow_wasi),
             modules: Vec::new(),
             instances: Vec::new(),
         })
@@ -660,11 +665,7 @@ impl wasmtime::ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
-        self.grow("memory", current as u64, desired as u64)?;
-        Ok(true)
+        growing(self, "memory", current, desired, maximum)
     }
 
     fn table_growing(
@@ -673,10 +674,21 @@ impl wasmtime::ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
-        self.grow("table", current as u64, desired as u64)?;
-        Ok(true)
+        growing(self, "table", current, desired, maximum)
     }
+}
+
+/// Whether something may grow. Beyond its own maximum it may not, as with any limit or none.
+fn growing(
+    limiter: &mut Limiter,
+    what: &'static str,
+    current: usize,
+    desired: usize,
+    maximum: Option<usize>,
+) -> wasmtime::Result<bool> {
+    if maximum.is_some_and(|maximum| desired > maximum) {
+        return Ok(false);
+    }
+    limiter.grow(what, current as u64, desired as u64)?;
+    Ok(true)
 }

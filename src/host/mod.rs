@@ -3,6 +3,7 @@
 //! Engines bring a [`Caller`], the instance that calls; this room decides what happens. Nothing
 //! is reachable that was not allowed.
 
+pub mod config;
 pub mod interrupt;
 pub mod stdio;
 pub mod wasi;
@@ -13,7 +14,6 @@ use std::sync::Arc;
 use wasmparser::FuncType;
 
 use crate::error::{Error, TrapReason};
-use crate::options::Options;
 use crate::value::Value;
 use interrupt::Interrupt;
 
@@ -87,22 +87,22 @@ pub struct HostState {
 }
 
 impl HostState {
-    /// The state for a run with these options.
-    pub fn new(options: &Options) -> Result<HostState, Error> {
+    /// The state for a run: with WASI where that is allowed, and with these limits.
+    pub fn new(
+        wasi: Option<&config::Wasi>,
+        max_memory: Option<u64>,
+        interrupt: Option<Arc<Interrupt>>,
+    ) -> Result<HostState, Error> {
         Ok(HostState {
-            wasi: match options.allow_wasi {
-                true => Some(wasi::WasiState::new(
-                    &options.wasi,
-                    options.interrupt.clone(),
-                )?),
-                false => None,
-            },
+            wasi: wasi
+                .map(|wasi| wasi::WasiState::new(wasi, interrupt.clone()))
+                .transpose()?,
             calls: BTreeMap::new(),
             limiter: Limiter {
-                limit: options.max_memory,
+                limit: max_memory,
                 used: 0,
             },
-            interrupt: options.interrupt.clone(),
+            interrupt,
         })
     }
 }
@@ -124,15 +124,14 @@ pub struct Imports {
 }
 
 impl Imports {
-    /// The rules of these options.
-    pub fn new(options: &Options) -> Imports {
+    /// These functions, and WASI where it is allowed.
+    pub fn new(functions: &[config::Import], allow_wasi: bool) -> Imports {
         Imports {
-            functions: options
-                .imports
+            functions: functions
                 .iter()
                 .map(|i| ((i.module.clone(), i.name.clone()), i.function.clone()))
                 .collect(),
-            allow_wasi: options.allow_wasi,
+            allow_wasi,
         }
     }
 

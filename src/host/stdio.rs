@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
-use crate::options;
+use super::config;
 
 /// A standard stream of the process to write to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,11 +125,11 @@ pub struct Stdin {
 
 impl Stdin {
     /// The stream that the options ask for.
-    pub fn new(stdin: &options::Stdin) -> Stdin {
+    pub fn new(stdin: &config::Stdin) -> Stdin {
         let bytes = match stdin {
-            options::Stdin::Inherit => None,
-            options::Stdin::Ignore => Some(Vec::new()),
-            options::Stdin::Bytes(bytes) => Some(bytes.clone()),
+            config::Stdin::Inherit => None,
+            config::Stdin::Ignore => Some(Vec::new()),
+            config::Stdin::Bytes(bytes) => Some(bytes.clone()),
         };
         Stdin {
             bytes: bytes.map(|b| Arc::new(Mutex::new(io::Cursor::new(b)))),
@@ -223,12 +223,12 @@ enum Sink {
 
 impl Stdout {
     /// The stream that the options ask for.
-    pub fn new(stdout: options::Stdout, standard: Standard) -> Stdout {
+    pub fn new(stdout: config::Stdout, standard: Standard) -> Stdout {
         Stdout {
             to: match stdout {
-                options::Stdout::Inherit => Sink::Inherit(standard),
-                options::Stdout::Ignore => Sink::Ignore,
-                options::Stdout::Pipe => Sink::Pipe(Arc::default()),
+                config::Stdout::Inherit => Sink::Inherit(standard),
+                config::Stdout::Ignore => Sink::Ignore,
+                config::Stdout::Pipe => Sink::Pipe(Arc::default()),
             },
         }
     }

@@ -13,11 +13,11 @@ use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as p1, WasiSnapshotPreview1
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
 use wiggle::GuestMemory;
 
+use super::config::Wasi;
 use super::interrupt::Interrupt;
 use super::stdio::{Standard, Stdin, Stdout};
 use super::{Caller, HostState};
 use crate::error::{Error, TrapReason};
-use crate::options::Wasi;
 use crate::value::Value;
 
 /// The name under which modules import WASI preview 1.

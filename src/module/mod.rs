@@ -12,7 +12,7 @@ use std::ops::Range;
 use wasmparser::{ConstExpr, FuncType, GlobalType, MemoryType, RefType, TableType, TypeRef};
 
 pub use types::{needs_collector, val_type_name};
-pub use validate::validate;
+pub use validate::{Features, validate};
 
 /// Section ids, as the binary format numbers them.
 pub mod section {

@@ -3,7 +3,6 @@
 use wasmparser::{Validator, WasmFeatures};
 
 use crate::error::Error;
-use crate::options::Features;
 
 /// Validates a module.
 ///
@@ -38,4 +37,32 @@ fn wasm_features(features: &Features) -> WasmFeatures {
         );
     }
     all
+}
+
+/// WebAssembly proposals that can be switched off, to have modules that use them refused.
+/// Everything else that the engines support is always on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    pub bulk_memory: bool,
+    pub multi_memory: bool,
+    pub multi_value: bool,
+    pub reference_types: bool,
+    pub simd: bool,
+    pub relaxed_simd: bool,
+    /// Whether relaxed SIMD instructions give the same results on every machine.
+    pub relaxed_simd_deterministic: bool,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Features {
+            bulk_memory: true,
+            multi_memory: true,
+            multi_value: true,
+            reference_types: true,
+            simd: true,
+            relaxed_simd: true,
+            relaxed_simd_deterministic: false,
+        }
+    }
 }
