@@ -4,6 +4,7 @@
 //   node scripts/test.mjs lint        formatting, clippy, eslint, the public types
 //   node scripts/test.mjs rust        cargo test, doc tests included
 //   node scripts/test.mjs js          the JavaScript tests, on every Node version there is for this machine
+//   node scripts/test.mjs real        a real module of 10 MB, through the command line
 //   … --prebuilt                      don't build the addon, and test on the running Node only
 
 import { existsSync, readdirSync } from 'node:fs'
@@ -12,6 +13,7 @@ import { delimiter, dirname, join, relative } from 'node:path'
 import { parseArgs } from 'node:util'
 import { build } from './build.mjs'
 import { Failure, install, main, root, run } from './run.mjs'
+import { findPython } from '../benches/lib/python.mjs'
 
 const { platformName } = createRequire(import.meta.url)('../platform.js')
 
@@ -35,8 +37,17 @@ const steps = [
   ['lint', 'cargo clippy', () => run('cargo', ['clippy', '--locked', '--all-features', '--all-targets', '--', '-D', 'warnings'])],
   ['rust', 'cargo test', () => run('cargo', ['test', '--locked', '--all-features'])],
   ['js', 'build the addon', () => (options.prebuilt ? 'skipped: --prebuilt' : void build())],
+  ['js', 'install AssemblyScript', () => install(join(root, 'examples', 'assemblyscript'))],
   ...nodeSteps(),
+  ['real', 'install fastly.wasm', () => install(join(root, 'benches'))],
+  ['real', 'fastly.wasm', () => realInput()],
 ]
+
+/** Initializes fastly.wasm and has V8 judge the output, and a published wasmtime where there is Python to install it. */
+function realInput() {
+  const judges = findPython() ? [] : ['--without-wasmtime']
+  run(process.execPath, [join('benches', 'fastly.mjs'), ...judges])
+}
 
 function npmBin(script, args) {
   run(process.execPath, [join(root, 'node_modules', script), ...args])
