@@ -1,0 +1,272 @@
+//! What is promised of an output's bytes, whatever the module does: see the table in section 6 of
+//! the design, "State".
+
+use std::ops::Range;
+
+use wasmparser::{Parser, Payload, Validator, WasmFeatures};
+use wizer::Outcome;
+
+use super::fixtures::Setup;
+
+/// A module's sections, seen from outside.
+pub struct Sections<'a> {
+    /// In their order: the id, the name of a custom section, and the contents.
+    pub all: Vec<(u8, Option<&'a str>, &'a [u8])>,
+    /// Where the code section's contents begin.
+    pub code: usize,
+    /// The function bodies.
+    pub bodies: Vec<Range<usize>>,
+    /// For each data segment, whether it is passive, and its length.
+    pub data: Vec<(bool, usize)>,
+    pub has_data_count: bool,
+}
+
+const CUSTOM: u8 = 0;
+const START: u8 = 8;
+const DATA_COUNT: u8 = 12;
+
+/// Reads a module's sections.
+pub fn sections(wasm: &[u8]) -> Sections<'_> {
+    let mut sections = Sections {
+        all: Vec::new(),
+        code: 0,
+        bodies: Vec::new(),
+        data: Vec::new(),
+        has_data_count: false,
+    };
+    for payload in Parser::new(0).parse_all(wasm) {
+        let payload = payload.unwrap();
+        let name = match &payload {
+            Payload::CustomSection(section) => Some(section.name()),
+            _ => None,
+        };
+        if let Some((id, range)) = payload.as_section() {
+            sections.all.push((id, name, &wasm[range]));
+        }
+        match payload {
+            Payload::CodeSectionStart { range, .. } => sections.code = range.start,
+            Payload::CodeSectionEntry(body) => sections.bodies.push(body.range()),
+            Payload::DataCountSection { .. } => sections.has_data_count = true,
+            Payload::DataSection(segments) => {
+                for segment in segments {
+                    let segment = segment.unwrap();
+                    let passive = matches!(segment.kind, wasmparser::DataKind::Passive);
+                    sections.data.push((passive, segment.data.len()));
+                }
+            }
+            _ => {}
+        }
+    }
+    sections
+}
+
+/// The custom sections that the output does not have.
+pub fn is_dropped(name: &str) -> bool {
+    matches!(name, "dylink" | "dylink.0" | "linking") || name.starts_with("reloc.")
+}
+
+/// Asserts everything that is promised of every output.
+pub fn check(what: &str, input: &[u8], outcome: &Outcome, setup: &Setup) {
+    let output = &outcome.wasm[..];
+    assert_needs_no_more_features(what, input, output);
+    let (before, after) = (sections(input), sections(output));
+    assert_bodies_stay(what, (input, &before), (output, &after));
+    assert_custom_sections_stay(what, &before, &after);
+    assert_no_waste(what, &before, &after);
+
+    let report = &outcome.report;
+    assert_eq!(report.input_bytes, input.len() as u64, "{what}");
+    assert_eq!(report.output_bytes, output.len() as u64, "{what}");
+    let shift = after.code as i64 - before.code as i64;
+    assert_eq!(report.code_shift, shift, "{what}: the reported code shift");
+    let dropped = before.all.iter().filter_map(|(_, name, _)| *name);
+    let dropped: Vec<&str> = dropped.filter(|name| is_dropped(name)).collect();
+    assert_eq!(report.dropped_sections, dropped, "{what}");
+    let segments: u64 = report.memories.iter().map(|m| m.segments).sum();
+    assert!(segments <= after.data.len() as u64, "{what}: segments");
+    if setup.renames.is_empty() {
+        assert!(report.warnings.is_empty(), "{what}: {:?}", report.warnings);
+    }
+}
+
+/// The output validates with every set of features that the input validates with.
+fn assert_needs_no_more_features(what: &str, input: &[u8], output: &[u8]) {
+    let validate = |wasm, features| {
+        Validator::new_with_features(features)
+            .validate_all(wasm)
+            .map(|_| ())
+    };
+    let mut features = WasmFeatures::all();
+    validate(input, features).unwrap_or_else(|e| panic!("{what}: the input is not valid: {e}"));
+    for feature in WasmFeatures::all().iter() {
+        if validate(input, features - feature).is_ok() {
+            features -= feature;
+        }
+    }
+    // The proposal of reference types builds on that of bulk memory; only this validator can
+    // have one without the other.
+    if features.contains(WasmFeatures::REFERENCE_TYPES) {
+        features |= WasmFeatures::BULK_MEMORY;
+    }
+    validate(output, features).unwrap_or_else(|e| {
+        panic!("{what}: the output is not valid with the input's features: {e}")
+    });
+}
+
+/// Function bodies are byte-identical, and at the same offset from the code section's start.
+fn assert_bodies_stay(
+    what: &str,
+    (input, before): (&[u8], &Sections<'_>),
+    (output, after): (&[u8], &Sections<'_>),
+) {
+    assert_eq!(before.bodies.len(), after.bodies.len(), "{what}: bodies");
+    for (index, (old, new)) in before.bodies.iter().zip(&after.bodies).enumerate() {
+        assert_eq!(
+            old.start - before.code,
+            new.start - after.code,
+            "{what}: the place of body {index} in the code section"
+        );
+        assert!(
+            input[old.clone()] == output[new.clone()],
+            "{what}: the bytes of body {index}"
+        );
+    }
+}
+
+/// Custom sections are byte-identical, or dropped because they would not be true any more. They
+/// stand between the same sections as before.
+fn assert_custom_sections_stay(what: &str, before: &Sections<'_>, after: &Sections<'_>) {
+    let customs = |sections: &Sections<'_>| -> Vec<(String, Vec<u8>)> {
+        let all = sections.all.iter();
+        all.filter_map(|(_, name, contents)| Some(((*name)?.to_string(), contents.to_vec())))
+            .filter(|(name, _)| !is_dropped(name))
+            // Judged by `assert_names_stay`.
+            .map(|(name, contents)| match name.as_str() {
+                "name" => (name, Vec::new()),
+                _ => (name, contents),
+            })
+            .collect()
+    };
+    assert_eq!(customs(before), customs(after), "{what}: custom sections");
+    assert_eq!(
+        names_without_data(before),
+        names_without_data(after),
+        "{what}: names"
+    );
+
+    // The order of the sections that both have, the custom ones included.
+    let order = |these: &Sections<'_>, others: &Sections<'_>| -> Vec<(u8, String)> {
+        let in_both = |&(id, name, _): &(u8, Option<&str>, &[u8])| {
+            let other = |(i, n, _): &(u8, Option<&str>, &[u8])| *i == id && *n == name;
+            others
+                .all
+                .iter()
+                .any(other)
+                .then(|| (id, name.unwrap_or_default().to_string()))
+        };
+        these.all.iter().filter_map(in_both).collect()
+    };
+    assert_eq!(
+        order(before, after),
+        order(after, before),
+        "{what}: the order of sections"
+    );
+}
+
+/// The names of everything but data segments, as they are printed.
+fn names_without_data(sections: &Sections<'_>) -> Vec<String> {
+    names(sections, |name| !matches!(name, wasmparser::Name::Data(_)))
+}
+
+/// The names of data segments, by index.
+pub fn data_names(sections: &Sections<'_>) -> Vec<(u32, String)> {
+    let mut names = Vec::new();
+    each_name(sections, |name| {
+        if let wasmparser::Name::Data(map) = name {
+            for naming in map {
+                let naming = naming.unwrap();
+                names.push((naming.index, naming.name.to_string()));
+            }
+        }
+    });
+    names
+}
+
+fn names(sections: &Sections<'_>, wanted: impl Fn(&wasmparser::Name<'_>) -> bool) -> Vec<String> {
+    use wasmparser::Name;
+    let mut out = Vec::new();
+    let map = |kind: &str, map: wasmparser::NameMap<'_>| -> Vec<String> {
+        let line = |n: wasmparser::Naming<'_>| format!("{kind} {} {}", n.index, n.name);
+        map.into_iter().map(|n| line(n.unwrap())).collect()
+    };
+    let indirect = |kind: &str, maps: wasmparser::IndirectNameMap<'_>| -> Vec<String> {
+        let lines = maps.into_iter().map(|m| m.unwrap());
+        lines
+            .flat_map(|m| map(&format!("{kind} {}", m.index), m.names))
+            .collect()
+    };
+    each_name(sections, |name| {
+        if !wanted(&name) {
+            return;
+        }
+        out.extend(match name {
+            Name::Module { name, .. } => vec![format!("module {name}")],
+            Name::Function(m) => map("function", m),
+            Name::Local(m) => indirect("local", m),
+            Name::Label(m) => indirect("label", m),
+            Name::Type(m) => map("type", m),
+            Name::Table(m) => map("table", m),
+            Name::Memory(m) => map("memory", m),
+            Name::Global(m) => map("global", m),
+            Name::Element(m) => map("element", m),
+            Name::Data(m) => map("data", m),
+            Name::Field(m) => indirect("field", m),
+            Name::Tag(m) => map("tag", m),
+            Name::Unknown { ty, data, .. } => vec![format!("subsection {ty} {data:?}")],
+        });
+    });
+    out
+}
+
+fn each_name<'a>(sections: &Sections<'a>, mut see: impl FnMut(wasmparser::Name<'a>)) {
+    for (_, name, contents) in &sections.all {
+        if *name == Some("name") {
+            let mut reader = wasmparser::BinaryReader::new(contents, 0);
+            reader.read_string().unwrap();
+            let rest = &contents[reader.original_position()..];
+            let reader = wasmparser::BinaryReader::new(rest, 0);
+            for name in wasmparser::NameSectionReader::new(reader) {
+                see(name.unwrap());
+            }
+        }
+    }
+}
+
+/// Nothing is in the output that serves no purpose.
+fn assert_no_waste(what: &str, before: &Sections<'_>, after: &Sections<'_>) {
+    let mut seen = std::collections::BTreeSet::new();
+    for (id, _, contents) in &after.all {
+        if *id == CUSTOM {
+            continue;
+        }
+        assert_ne!(*id, START, "{what}: the start function runs again");
+        assert!(seen.insert(*id), "{what}: two sections with the id {id}");
+        let is_empty = |contents: &[u8]| contents[0] == 0;
+        let mut old = before.all.iter().filter(|(old, ..)| old == id);
+        assert!(
+            !is_empty(contents) || old.any(|(_, _, contents)| is_empty(contents)),
+            "{what}: a section {id} without items, which the input does not have so"
+        );
+        assert!(
+            *id != DATA_COUNT || before.has_data_count,
+            "{what}: a data count that the input does not have"
+        );
+    }
+    if !after.has_data_count {
+        let empty = after
+            .data
+            .iter()
+            .any(|(passive, len)| !passive && *len == 0);
+        assert!(!empty, "{what}: an active data segment without bytes");
+    }
+}

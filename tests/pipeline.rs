@@ -1,0 +1,736 @@
+//! From a module to the initialized module: every fixture, judged by wasmtime, and the bytes of
+//! the output. How failures are told is in `errors.rs`.
+
+mod common;
+
+use common::fixtures::{self, Fixture, Setup};
+use common::judge::{Ended, Judge, Seen, assert_same};
+use common::{chain, initialize_and_judge, structure};
+use wizer::{Engine, Error, Outcome, Wizer};
+
+fn wat(text: &str) -> Vec<u8> {
+    wat::parse_str(text).unwrap()
+}
+
+fn snapshot(fixture: &Fixture) -> Outcome {
+    let result = fixture.setup.wizer().snapshot(&fixture.wasm);
+    result.unwrap_or_else(|error| panic!("{}: {}", fixture.name, chain(&error)))
+}
+
+#[test]
+fn every_fixture_becomes_what_its_initialization_makes_of_it() {
+    fixtures::each(|Fixture { name, wasm, setup }| {
+        initialize_and_judge(name, wasm, setup);
+    });
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    fixtures::each(|fixture| {
+        let [first, second] = [(); 2].map(|()| snapshot(fixture).wasm);
+        assert!(first == second, "{}", fixture.name);
+    });
+}
+
+#[test]
+fn text_and_binary_give_the_same_bytes() {
+    fixtures::each(|fixture| {
+        let text = fixtures::directory().join(format!("{}.wat", fixture.name));
+        let from_text = fixture.setup.wizer().run(&std::fs::read(text).unwrap());
+        assert!(
+            from_text.unwrap() == snapshot(fixture).wasm,
+            "{}",
+            fixture.name
+        );
+    });
+}
+
+#[test]
+fn both_compilers_give_the_same_bytes() {
+    fixtures::each(|Fixture { name, wasm, setup }| {
+        let run = |engine| setup.wizer().engine(engine).snapshot(wasm);
+        let optimizing = run(Engine::Optimizing).unwrap();
+        let auto = run(Engine::Auto).unwrap();
+        assert_eq!(optimizing.report.engine.name, "wasmtime (Cranelift)");
+        assert!(auto.wasm == optimizing.wasm, "{name}: auto");
+        match run(Engine::Baseline) {
+            Ok(baseline) => {
+                assert!(!setup.only_optimizing, "{name}: it says `only: optimizing`");
+                assert_eq!(baseline.report.engine.name, "wasmtime (Winch)");
+                assert_eq!(auto.report.engine.name, "wasmtime (Winch)");
+                assert!(baseline.wasm == optimizing.wasm, "{name}");
+            }
+            Err(error @ Error::Unsupported { .. }) => {
+                assert!(setup.only_optimizing, "{name}: {}", chain(&error));
+                assert_eq!(auto.report.engine.name, "wasmtime (Cranelift)");
+            }
+            Err(error) => panic!("{name}: {}", chain(&error)),
+        }
+    });
+}
+
+/// With the initialization function kept, an output is an input again.
+#[test]
+fn an_output_can_be_initialized_once_more() {
+    fixtures::each(|Fixture { name, wasm, setup }| {
+        let keep = Setup {
+            keep_init_func: true,
+            renames: Vec::new(),
+            ..setup.clone()
+        };
+        let once = keep.wizer().run(wasm).unwrap();
+        let twice = keep.wizer().snapshot(&once);
+
+        let judge = Judge::new(&keep.preloads);
+        let mut original = judge.initialized(wasm, &keep).unwrap();
+        let init = keep.initializers(&original.names()).pop().unwrap();
+        match (original.call(&init), twice) {
+            (Ended::Returned(_), Ok(twice)) => {
+                structure::check(name, &once, &twice, &keep);
+                let output = judge.instantiate(&twice.wasm).unwrap();
+                assert_same(&format!("{name}, twice"), original, output, &keep);
+            }
+            // It uses a segment that it has dropped.
+            (Ended::Trapped(_), Err(Error::Trap(_))) => {}
+            (ended, Ok(_)) => panic!("{name}: {ended:?}"),
+            (_, Err(error)) => panic!("{name}: {}", chain(&error)),
+        }
+    });
+}
+
+/// The JavaScript tests read these. After a change of a fixture, run this test once with
+/// `UPDATE_FIXTURES=1` in the environment.
+#[test]
+fn the_fixtures_in_the_binary_format_are_up_to_date() {
+    let update = std::env::var_os("UPDATE_FIXTURES").is_some();
+    let binary = fixtures::directory().join("binary");
+    let mut expected = Vec::new();
+    for folder in ["", "preload"] {
+        for text in fixtures::text_files(&fixtures::directory().join(folder)) {
+            let file = binary
+                .join(folder)
+                .join(text.with_extension("wasm").file_name().unwrap());
+            let wasm = wat::parse_file(&text).unwrap();
+            if update {
+                std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+                std::fs::write(&file, &wasm).unwrap();
+            }
+            let found = std::fs::read(&file).unwrap_or_default();
+            assert!(
+                found == wasm,
+                "{} is not {}",
+                file.display(),
+                text.display()
+            );
+            expected.push(file);
+        }
+    }
+    for folder in ["", "preload"] {
+        for entry in std::fs::read_dir(binary.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let is_left_over = path.is_file() && !expected.contains(&path);
+            assert!(!is_left_over, "{} belongs to no fixture", path.display());
+        }
+    }
+}
+
+// ----- what single fixtures are there to show -----
+
+/// The value that an exported function of the output returns first.
+fn first_result(wasm: &[u8], setup: &Setup, function: &str) -> Seen {
+    let mut output = Judge::new(&setup.preloads).instantiate(wasm).unwrap();
+    match output.call(function) {
+        Ended::Returned(mut values) => values.swap_remove(0),
+        Ended::Trapped(why) => panic!("{function}: {why}"),
+    }
+}
+
+#[test]
+fn start_function_and_reactor_run_exactly_once() {
+    for (name, function) in [
+        ("start-once", "counts"),
+        ("initialize-once", "counts"),
+        ("initialize-is-init", "count"),
+    ] {
+        let fixture = fixtures::named(name);
+        let count = first_result(&snapshot(&fixture).wasm, &fixture.setup, function);
+        assert_eq!(count, Seen::Number("i32", 1), "{name}");
+    }
+}
+
+#[test]
+fn start_function_reactor_and_initialization_run_in_this_order() {
+    let fixture = fixtures::named("start-initialize-init");
+    let output = snapshot(&fixture).wasm;
+    let mut running = Judge::new(&[]).instantiate(&output).unwrap();
+    assert!(running.names() == ["length", "log", "run"]);
+    assert_eq!(running.memory("log")[..4], [1, 2, 3, 0]);
+}
+
+#[test]
+fn an_initialization_that_does_nothing_leaves_the_module_as_it_is() {
+    let fixture = fixtures::named("nothing-to-do");
+    let with_its_export_removed = wat(r#"(module
+        (memory (export "memory") 1)
+        (data (i32.const 1024) "data")
+        (func)
+        (func (export "load") (result i32) (i32.load (i32.const 1024))))"#);
+    let expected = structure::sections(&with_its_export_removed);
+    let outcome = snapshot(&fixture);
+    // The text gives function 0 the type 0, in whatever order the types come.
+    assert_eq!(structure::sections(&outcome.wasm).all, expected.all);
+}
+
+#[test]
+fn a_memory_that_was_cleared_needs_no_data_section() {
+    let outcome = snapshot(&fixtures::named("memory-cleared"));
+    assert!(structure::sections(&outcome.wasm).data.is_empty());
+    assert_eq!(outcome.report.memories[0].segments, 0);
+    assert!(outcome.report.output_bytes < outcome.report.input_bytes);
+}
+
+#[test]
+fn active_segments_are_not_kept_as_empty_ones_where_nothing_names_them() {
+    let active: String = (0..100)
+        .map(|i| format!("(data (i32.const {i}) \"x\")"))
+        .collect();
+    let wasm = wat(&format!(
+        "(module (memory (export \"memory\") 1) {active} (func (export \"wizer.initialize\")))"
+    ));
+    let output = initialize_and_judge("many segments", &wasm, &Setup::default());
+    assert_eq!(structure::sections(&output).data, [(false, 100)]);
+}
+
+#[test]
+fn segments_keep_their_indices_where_instructions_name_them() {
+    let outcome = snapshot(&fixtures::named("data-active-named-by-instructions"));
+    // The memory needs one segment, which takes the place of the first active one.
+    let segments = structure::sections(&outcome.wasm).data;
+    assert_eq!(segments, [(false, 1), (true, 7), (true, 0), (true, 0)]);
+
+    let outcome = snapshot(&fixtures::named("data-more-segments-than-before"));
+    let segments = structure::sections(&outcome.wasm).data;
+    assert_eq!(segments[1], (true, 7));
+    assert_eq!(segments.len(), 5);
+}
+
+#[test]
+fn dropped_segments_take_no_room() {
+    let outcome = snapshot(&fixtures::named("data-passive-dropped"));
+    let passive: Vec<(bool, usize)> = structure::sections(&outcome.wasm).data;
+    assert_eq!(passive, [(true, 6), (true, 0), (true, 5), (false, 7)]);
+}
+
+/// A passive segment that no instruction can name, in a module that has no data count section.
+#[test]
+fn a_passive_segment_without_a_data_count_stays() {
+    let mut wasm = wat(r#"(module (memory (export "memory") 1)
+        (func (export "wizer.initialize") (i32.store8 (i32.const 9) (i32.const 1))))"#);
+    // A data section of 5 bytes with 1 segment: passive, of 2 bytes.
+    wasm.extend_from_slice(b"\x0b\x05\x01\x01\x02ab");
+    let output = initialize_and_judge("no data count", &wasm, &Setup::default());
+    let sections = structure::sections(&output);
+    assert!(!sections.has_data_count);
+    assert_eq!(sections.data, [(true, 2), (false, 1)]);
+}
+
+#[test]
+fn names_of_segments_that_are_gone_are_gone() {
+    let output = snapshot(&fixtures::named("names")).wasm;
+    let names = structure::data_names(&structure::sections(&output));
+    assert_eq!(names, [(2, "kept-data".to_string())]);
+
+    let output = snapshot(&fixtures::named("names-of-active-data")).wasm;
+    assert!(structure::data_names(&structure::sections(&output)).is_empty());
+}
+
+#[test]
+fn only_functions_that_need_it_are_declared() {
+    const ELEMENT: u8 = 9;
+    let has_elements = |name: &str| {
+        let output = snapshot(&fixtures::named(name)).wasm;
+        let sections = structure::sections(&output).all;
+        sections.iter().any(|(id, ..)| *id == ELEMENT)
+    };
+    assert!(has_elements("ref-func-declared-by-init"));
+    assert!(!has_elements("nothing-to-do"));
+}
+
+#[test]
+fn a_rename_of_what_is_not_exported_is_a_warning() {
+    let fixture = fixtures::named("nothing-to-do");
+    let outcome = Wizer::new()
+        .func_rename("_start", "resume")
+        .snapshot(&fixture.wasm)
+        .unwrap();
+    assert!(outcome.wasm == snapshot(&fixture).wasm);
+    let [warning] = &outcome.report.warnings[..] else {
+        panic!("{:?}", outcome.report.warnings)
+    };
+    assert!(
+        warning.contains("`resume`") && warning.contains("`_start`"),
+        "{warning}"
+    );
+}
+
+#[test]
+fn the_report_tells_of_memories_and_of_what_the_output_relies_on() {
+    let outcome = snapshot(&fixtures::named("memory-several"));
+    let memories = outcome.report.memories.iter();
+    let pages: Vec<_> = memories
+        .map(|m| (m.index, m.pages_before, m.pages_after))
+        .collect();
+    assert_eq!(pages, [(0, 1, 1), (1, 1, 1), (2, 1, 1), (3, 0, 2)]);
+
+    let outcome = snapshot(&fixtures::named("globals-imported"));
+    assert_eq!(outcome.report.assumed_globals, ["env::base", "env::big"]);
+
+    let outcome = snapshot(&fixtures::named("memory-imported-and-own"));
+    let memories = outcome.report.memories;
+    assert_eq!(memories.len(), 1, "the imported one is not the output's");
+    assert_eq!(memories[0].index, 1);
+}
+
+/// A page is 64 KiB, a runtime's own state is often a few MiB: every byte of a larger memory.
+#[test]
+fn every_byte_of_a_large_memory_is_there() {
+    let wasm = wat(r#"(module
+        (memory (export "memory") 64)
+        (func (export "wizer.initialize")
+          (local $at i32) (local $random i32)
+          (local.set $random (i32.const 1))
+          (loop $next
+            ;; xorshift
+            (local.set $random (i32.xor (local.get $random) (i32.shl (local.get $random) (i32.const 13))))
+            (local.set $random (i32.xor (local.get $random) (i32.shr_u (local.get $random) (i32.const 17))))
+            (local.set $random (i32.xor (local.get $random) (i32.shl (local.get $random) (i32.const 5))))
+            (if (i32.eqz (i32.and (local.get $random) (i32.const 7)))
+              (then (i32.store8 (local.get $at) (local.get $random))))
+            (local.set $at (i32.add (local.get $at) (i32.const 3)))
+            (br_if $next (i32.lt_u (local.get $at) (i32.const 0x400000))))))"#);
+    let output = initialize_and_judge("a large memory", &wasm, &Setup::default());
+    assert!(structure::sections(&output).data.len() > 1000);
+}
+
+/// Engines accept 100,000 data segments.
+#[test]
+fn more_runs_of_bytes_than_engines_accept_segments() {
+    let wasm = wat(r#"(module
+        (memory (export "memory") 128)
+        (func (export "wizer.initialize")
+          (local $at i32)
+          (loop $next
+            (i32.store8 (local.get $at) (i32.const 1))
+            (local.set $at (i32.add (local.get $at) (i32.const 64)))
+            (br_if $next (i32.lt_u (local.get $at) (i32.const 0x800000))))))"#);
+    let output = initialize_and_judge("many runs", &wasm, &Setup::default());
+    assert_eq!(structure::sections(&output).data.len(), 100_000);
+}
+
+// ----- state that cannot be written -----
+
+/// Asserts that a module cannot be initialized, because `item` is what `change` says.
+fn assert_unrepresentable(setup: &Setup, text: &str, item: &str, change: &str) {
+    match setup.wizer().run(text.as_bytes()) {
+        Err(error @ Error::Unrepresentable { .. }) => {
+            assert_eq!(error.code(), "ERR_WIZER_UNREPRESENTABLE_STATE");
+            let message = error.to_string();
+            let expected = format!("{item} {change}");
+            assert!(message.starts_with(&expected), "{message}\n{expected}");
+        }
+        Err(other) => panic!("{item}: {}", chain(&other)),
+        Ok(_) => panic!("{item}: the change was not noticed"),
+    }
+}
+
+const CHANGED: &str = "was changed by the initialization";
+const OBJECT: &str = "holds an object of the garbage-collected heap";
+
+#[test]
+fn changed_tables_are_named() {
+    let table = |init: &str| {
+        format!(
+            r#"(module
+            (table $other 1 funcref)
+            (table $t (export "dispatch") 4 10 funcref)
+            (elem (table $t) (i32.const 1) func $f $g)
+            (elem $passive func $g $f)
+            (func $f) (func $g)
+            (func (export "wizer.initialize") {init}))"#
+        )
+    };
+    for (init, slot) in [
+        ("(table.set $t (i32.const 0) (ref.func $f))", 0),
+        ("(table.set $t (i32.const 1) (ref.func $g))", 1),
+        ("(table.set $t (i32.const 2) (ref.null func))", 2),
+        (
+            "(table.fill $t (i32.const 2) (ref.func $g) (i32.const 2))",
+            3,
+        ),
+        (
+            "(table.copy $t $t (i32.const 2) (i32.const 1) (i32.const 2))",
+            2,
+        ),
+        (
+            "(table.init $t $passive (i32.const 1) (i32.const 0) (i32.const 2))",
+            1,
+        ),
+    ] {
+        let item = format!("slot {slot} of table 1 (the export `dispatch`)");
+        assert_unrepresentable(&Setup::default(), &table(init), &item, CHANGED);
+    }
+    assert_unrepresentable(
+        &Setup::default(),
+        &table("(drop (table.grow $t (ref.null func) (i32.const 3)))"),
+        "table 1 (the export `dispatch`)",
+        "was grown by the initialization from 4 to 7 slots",
+    );
+    assert_unrepresentable(
+        &Setup::default(),
+        &table("(table.set $other (i32.const 0) (ref.func $f))"),
+        "slot 0 of table 0",
+        CHANGED,
+    );
+}
+
+#[test]
+fn changed_reference_globals_are_named() {
+    let module = |ty: &str, before: &str, after: &str| {
+        format!(
+            r#"(module
+            (func $f (export "f")) (func $g (export "g"))
+            (global i32 (i32.const 0))
+            (global $r (export "current") (mut {ty}) ({before}))
+            (func (export "wizer.initialize") (global.set $r ({after}))))"#
+        )
+    };
+    for (ty, before, after) in [
+        ("funcref", "ref.null func", "ref.func $f"),
+        ("funcref", "ref.func $f", "ref.func $g"),
+        ("funcref", "ref.func $f", "ref.null func"),
+        ("i31ref", "ref.null i31", "ref.i31 (i32.const 1)"),
+        ("i31ref", "ref.i31 (i32.const 1)", "ref.i31 (i32.const 2)"),
+    ] {
+        let item = format!("global 1 (the export `current`) of type {ty}");
+        let text = module(ty, before, after);
+        assert_unrepresentable(&Setup::default(), &text, &item, CHANGED);
+    }
+}
+
+#[test]
+fn changed_imports_are_named() {
+    let importing = |import: &str, init: &str| {
+        format!(
+            r#"(module
+            (import "env" "{import})
+            (func (export "wizer.initialize") {init}))"#
+        )
+    };
+    let cases = [
+        (
+            "memory.wat",
+            r#"memory" (memory 1)"#,
+            "(i32.store8 (i32.const 77) (i32.const 1))",
+            "memory 0",
+        ),
+        (
+            "memory.wat",
+            r#"memory" (memory 1)"#,
+            "(drop (memory.grow (i32.const 1)))",
+            "memory 0",
+        ),
+        (
+            "globals.wat",
+            r#"counter" (global (mut i32))"#,
+            "(global.set 0 (i32.const 9))",
+            "global 2",
+        ),
+        (
+            "table.wat",
+            r#"table" (table 4 funcref)"#,
+            "(table.set 0 (i32.const 0) (ref.null func))",
+            "slot 0 of table 0",
+        ),
+    ];
+    for (file, import, init, item) in cases {
+        let preload = wat::parse_file(fixtures::directory().join("preload").join(file)).unwrap();
+        let setup = Setup {
+            preloads: vec![("env".into(), preload)],
+            ..Setup::default()
+        };
+        // The preloaded module is looked at first, and calls the thing by its own index.
+        assert_unrepresentable(&setup, &importing(import, init), item, "(the export");
+
+        // Where a preloaded module may change, the import is still an import.
+        let error = setup
+            .wizer()
+            .allow_preload_changes(true)
+            .run(importing(import, init).as_bytes())
+            .unwrap_err();
+        assert_eq!(error.code(), "ERR_WIZER_UNREPRESENTABLE_STATE");
+        let (name, _) = import.split_once('"').unwrap();
+        let message = error.to_string();
+        assert!(
+            message.contains(&format!("(the import `env::{name}`)")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn objects_of_the_collected_heap_are_named() {
+    let module = |declarations: &str, init: &str| {
+        format!(
+            r#"(module
+            (type $s (struct (field $n (mut i32))))
+            {declarations}
+            (func (export "wizer.initialize") {init}))"#
+        )
+    };
+    let object = "(struct.new $s (i32.const 1))";
+    let cases = [
+        (
+            module(
+                "(global $g (export \"root\") (mut (ref null $s)) (ref.null $s))",
+                &format!("(global.set $g {object})"),
+            ),
+            "global 0 (the export `root`) of type (ref null (module 0))",
+        ),
+        (
+            module(&format!("(global $g anyref {object})"), ""),
+            "global 0 of type anyref",
+        ),
+        (
+            module(
+                &format!("(global $g (ref $s) {object})"),
+                "(struct.set $s $n (global.get $g) (i32.const 2))",
+            ),
+            "global 0 of type (ref (module 0))",
+        ),
+        (
+            module(&format!("(table 2 (ref null $s) {object})"), ""),
+            "slot 0 of table 0",
+        ),
+        (
+            module(
+                "(table $t 3 anyref)",
+                &format!("(table.set $t (i32.const 1) {object})"),
+            ),
+            "slot 1 of table 0",
+        ),
+        (
+            module(
+                &format!(
+                    "(table $t 3 anyref) (elem (table $t) (i32.const 2) anyref (item {object}))"
+                ),
+                "",
+            ),
+            "slot 2 of table 0",
+        ),
+        (
+            module(&format!("(elem anyref (item {object}))"), ""),
+            "element segment 0",
+        ),
+    ];
+    for (text, item) in cases {
+        match Wizer::new().run(text.as_bytes()) {
+            Err(error @ Error::Unrepresentable { .. }) => {
+                let message = error.to_string();
+                assert!(message.starts_with(item), "{message}\n{item}");
+                assert!(
+                    message.contains(OBJECT) || message.contains("objects"),
+                    "{message}"
+                );
+            }
+            Err(other) => panic!("{}", chain(&other)),
+            Ok(_) => panic!("{text}: it was not noticed"),
+        }
+    }
+}
+
+/// An object of the heap looks like a host reference from outside, and can be changed all the
+/// same.
+#[test]
+fn an_object_behind_a_host_reference_is_named() {
+    for mutability in ["externref", "(mut externref)"] {
+        let text = format!(
+            r#"(module
+            (type $s (struct (field $n (mut i32))))
+            (global $g {mutability} (extern.convert_any (struct.new $s (i32.const 1))))
+            (func $object (result (ref $s))
+              (ref.cast (ref $s) (any.convert_extern (global.get $g))))
+            (func (export "wizer.initialize")
+              (struct.set $s $n (call $object) (i32.const 2)))
+            (func (export "n") (result i32) (struct.get $s $n (call $object))))"#
+        );
+        assert_unrepresentable(
+            &Setup::default(),
+            &text,
+            "global 0 of type externref",
+            OBJECT,
+        );
+    }
+}
+
+#[test]
+fn an_element_segment_with_objects_may_be_dropped() {
+    let wasm = wat(r#"(module
+        (type $s (struct (field i32)))
+        (table $t 2 anyref)
+        (elem $e anyref (item (struct.new $s (i32.const 1))))
+        (func (export "wizer.initialize") (elem.drop $e))
+        (func (export "init") (table.init $t $e (i32.const 0) (i32.const 0) (i32.const 1))))"#);
+    initialize_and_judge("dropped objects", &wasm, &Setup::default());
+}
+
+#[test]
+fn changed_state_of_a_preloaded_module_is_named() {
+    let preload = |state: &str, change: &str| {
+        wat(&format!(
+            "(module {state} (func (export \"change\") {change}))"
+        ))
+    };
+    let text = r#"(module
+        (import "lib" "change" (func $change))
+        (func (export "wizer.initialize") (call $change)))"#;
+    let cases = [
+        (
+            "(global $n (mut i32) (i32.const 0))",
+            "(global.set $n (i32.const 1))",
+            "global 0 of type i32",
+        ),
+        (
+            "(memory 1)",
+            "(i32.store8 (i32.const 5) (i32.const 1))",
+            "memory 0",
+        ),
+        (
+            "(memory 1)",
+            "(drop (memory.grow (i32.const 1)))",
+            "memory 0",
+        ),
+        (
+            "(table $t 2 funcref) (func $f) (elem declare func $f)",
+            "(table.set $t (i32.const 1) (ref.func $f))",
+            "slot 1 of table 0",
+        ),
+        (
+            "(table $t 2 funcref)",
+            "(drop (table.grow $t (ref.null func) (i32.const 1)))",
+            "table 0",
+        ),
+        ("(data $d \"x\")", "(data.drop $d)", "a passive segment"),
+        (
+            "(func $f) (elem $e func $f)",
+            "(elem.drop $e)",
+            "a passive segment",
+        ),
+        (
+            "(func $f) (global $r (mut funcref) (ref.null func)) (elem declare func $f)",
+            "(global.set $r (ref.func $f))",
+            "global 0 of type funcref",
+        ),
+    ];
+    for (state, change, item) in cases {
+        let setup = Setup {
+            preloads: vec![("lib".into(), preload(state, change))],
+            ..Setup::default()
+        };
+        let error = setup.wizer().run(text.as_bytes()).unwrap_err();
+        let message = error.to_string();
+        assert_eq!(error.code(), "ERR_WIZER_UNREPRESENTABLE_STATE", "{message}");
+        assert!(message.starts_with(item), "{message}\n{item}");
+        assert!(
+            message.contains("of the preloaded module `lib`"),
+            "{message}"
+        );
+        assert!(message.contains("--allow-preload-changes"), "{message}");
+
+        setup
+            .wizer()
+            .allow_preload_changes(true)
+            .run(text.as_bytes())
+            .unwrap_or_else(|error| panic!("{item}: {}", chain(&error)));
+    }
+}
+
+/// The order of the preloads is the order in which they can import from each other, and their
+/// start functions and reactors run.
+#[test]
+fn preloaded_modules_are_initialized_before_they_are_used() {
+    let first = wat(r#"(module
+        (global $n (mut i32) (i32.const 0))
+        (func $start (global.set $n (i32.const 3)))
+        (start $start)
+        (func (export "n") (result i32) (global.get $n)))"#);
+    let second = wat(r#"(module
+        (import "first" "n" (func $first (result i32)))
+        (global $n (mut i32) (i32.const 0))
+        (func (export "_initialize") (global.set $n (i32.mul (call $first) (i32.const 7))))
+        (func (export "n") (result i32) (global.get $n)))"#);
+    let text = r#"(module
+        (import "second" "n" (func $second (result i32)))
+        (global $n (export "n") (mut i32) (i32.const 0))
+        (func (export "wizer.initialize") (global.set $n (i32.mul (call $second) (i32.const 2)))))"#;
+    let mut wizer = Wizer::new();
+    wizer
+        .preload_bytes("first", first.clone())
+        .preload_bytes("second", second.clone());
+    let output = wizer.run(text.as_bytes()).unwrap();
+    let preloads = [("first".to_string(), first), ("second".to_string(), second)];
+    let mut running = Judge::new(&preloads).instantiate(&output).unwrap();
+    assert_eq!(running.global("n"), Seen::Number("i32", 42));
+}
+
+/// Instrumentation adds tables and memories of its own, and must not need features for them that
+/// are switched off.
+#[test]
+fn a_module_of_few_features_can_be_initialized_with_only_those() {
+    let text = r#"(module
+        (table 1 funcref)
+        (elem $e func $f)
+        (data $d "data")
+        (memory (export "memory") 1)
+        (func $f (result i32) (i32.const 1))
+        (func (export "wizer.initialize")
+          (memory.init $d (i32.const 0) (i32.const 0) (i32.const 4))
+          (data.drop $d)
+          (elem.drop $e)))"#;
+    let output = Wizer::new()
+        .wasm_reference_types(false)
+        .wasm_multi_memory(false)
+        .wasm_simd(false)
+        .wasm_multi_value(false)
+        .run(text.as_bytes())
+        .unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let judge = Judge::new(&[]);
+    judge.assert_equivalent("few features", &wat(text), &output, &Setup::default());
+}
+
+/// Engines accept 100 tables and 100 memories.
+#[test]
+fn a_module_at_the_limits_of_engines_can_be_initialized() {
+    let tables = "(table 1 externref)".repeat(100);
+    let text = format!(
+        r#"(module {tables} (elem $e func $f) (func $f)
+        (func (export "wizer.initialize") (elem.drop $e))
+        (func (export "init") (table.get 0 (i32.const 0)) (drop)))"#
+    );
+    initialize_and_judge("100 tables", &wat(&text), &Setup::default());
+    let memories = "(memory 0)".repeat(100);
+    let text = format!(r#"(module {memories} (func (export "wizer.initialize")))"#);
+    initialize_and_judge("100 memories", &wat(&text), &Setup::default());
+}
+
+/// No export of the module may stand in the way of those that instrumentation adds.
+#[test]
+fn exports_that_look_like_ours_do_no_harm() {
+    let wasm = wat(r#"(module
+        (memory (export "wizer:memory0") 1)
+        (global $n (export "wizer:global0") (mut i32) (i32.const 0))
+        (func (export "wizer:start") (export "wizer::data0") (result i32) (i32.const 7))
+        (func $start (i32.store8 (i32.const 3) (i32.const 1)))
+        (start $start)
+        (func (export "wizer.initialize") (global.set $n (i32.const 5))))"#);
+    initialize_and_judge("names", &wasm, &Setup::default());
+}
