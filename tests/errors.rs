@@ -627,8 +627,7 @@ fn which_function_trapped() {
         &["instantiation", "out of bounds table"],
     );
     let thrown = r#"(module (tag $t) (func (export "wizer.initialize") (throw $t)))"#;
-    let error = error(thrown);
-    assert!(error.code() == "ERR_WIZER_TRAP" || error.code() == "ERR_WIZER_IMPORT_FAILED");
+    assert_error(&error(thrown), "ERR_WIZER_TRAP", &["exception"]);
 }
 
 /// Frames of a preloaded module point into its own bytes.
@@ -990,6 +989,24 @@ fn a_memory_beyond_the_limit() {
         );
         wizer.max_memory(20 << 16).run(text.as_bytes()).unwrap();
     }
+}
+
+/// Objects of the collected heap are memory too.
+#[test]
+fn objects_beyond_the_limit() {
+    let text = r#"(module
+        (type $array (array (mut i64)))
+        (func (export "wizer.initialize")
+          (drop (array.new_default $array (i32.const 1_000_000)))))"#;
+    let mut wizer = Wizer::new();
+    wizer.max_memory(1 << 20);
+    let texts = ["beyond the limit of 1048576 bytes"];
+    assert_error(
+        &error_of(&wizer, text.as_bytes()),
+        "ERR_WIZER_MEMORY_LIMIT",
+        &texts,
+    );
+    wizer.max_memory(64 << 20).run(text.as_bytes()).unwrap();
 }
 
 /// A module that asks for more than it declares as its own limit gets `-1`, as always.

@@ -10,12 +10,12 @@ use wizer::wasmtime::{
 use super::fixtures::Setup;
 
 /// How many instructions one call may run, so that every call ends. Both sides get as many.
-const FUEL: u64 = 50_000_000;
+const FUEL: u64 = 5_000_000_000;
 
 /// Runs modules that import from the same preloaded modules.
-pub struct Judge<'p> {
+pub struct Judge {
     engine: Engine,
-    preloads: &'p [(String, Vec<u8>)],
+    preloads: Vec<(String, Module)>,
 }
 
 /// An instance, and its exports by name.
@@ -49,8 +49,8 @@ pub enum Ended {
     Trapped(String),
 }
 
-impl<'p> Judge<'p> {
-    pub fn new(preloads: &'p [(String, Vec<u8>)]) -> Self {
+impl Judge {
+    pub fn new(preloads: &[(String, Vec<u8>)]) -> Self {
         let mut config = Config::new();
         config
             .strategy(Strategy::Cranelift)
@@ -59,21 +59,34 @@ impl<'p> Judge<'p> {
             .wasm_custom_page_sizes(true)
             .wasm_wide_arithmetic(true);
         let engine = Engine::new(&config).unwrap();
-        Judge { engine, preloads }
+        let compile =
+            |(name, wasm): &(String, Vec<u8>)| (name.clone(), Module::new(&engine, wasm).unwrap());
+        Judge {
+            preloads: preloads.iter().map(compile).collect(),
+            engine,
+        }
+    }
+
+    /// Compiles a module.
+    pub fn compile(&self, wasm: &[u8]) -> Result<Module, Error> {
+        Module::new(&self.engine, wasm)
+    }
+
+    /// A new instance.
+    pub fn instantiate(&self, wasm: &[u8]) -> Result<Running, Error> {
+        self.start(&self.compile(wasm)?)
     }
 
     /// A new instance, with new instances of the preloaded modules. Functions that nobody
     /// provides trap.
-    pub fn instantiate(&self, wasm: &[u8]) -> Result<Running, Error> {
+    pub fn start(&self, module: &Module) -> Result<Running, Error> {
         let mut store = Store::new(&self.engine, ());
         store.set_fuel(FUEL)?;
         let mut linker = Linker::new(&self.engine);
-        for (name, preload) in self.preloads {
-            let module = Module::new(&self.engine, preload)?;
-            let instance = linker.instantiate(&mut store, &module)?;
+        for (name, preload) in &self.preloads {
+            let instance = linker.instantiate(&mut store, preload)?;
             linker.instance(&mut store, name, instance)?;
         }
-        let module = Module::new(&self.engine, wasm)?;
         for import in module.imports() {
             if linker.get_by_import(&mut store, &import).is_none()
                 && let Some(ty) = import.ty().func()
@@ -83,7 +96,7 @@ impl<'p> Judge<'p> {
                 })?;
             }
         }
-        let instance: Instance = linker.instantiate(&mut store, &module)?;
+        let instance: Instance = linker.instantiate(&mut store, module)?;
         let exports = instance
             .exports(&mut store)
             .map(|e| (e.name().to_string(), e.into_extern()))

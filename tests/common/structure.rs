@@ -103,9 +103,9 @@ fn assert_needs_no_more_features(what: &str, input: &[u8], output: &[u8]) {
             features -= feature;
         }
     }
-    // The proposal of reference types builds on that of bulk memory; only this validator can
-    // have one without the other.
-    if features.contains(WasmFeatures::REFERENCE_TYPES) {
+    // Both come with the proposal of bulk memory, which this validator does not insist on.
+    let has_data_count = sections(input).has_data_count;
+    if features.contains(WasmFeatures::REFERENCE_TYPES) || has_data_count {
         features |= WasmFeatures::BULK_MEMORY;
     }
     validate(output, features).unwrap_or_else(|e| {
