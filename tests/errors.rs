@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::fixtures::{self, Setup};
+use common::structure::validate;
 use common::{chain, initialize_and_judge};
-use wasmparser::{Operator, Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{Operator, Parser, Payload};
 use wizer::wasmtime::Linker;
 use wizer::{Engine, Error, Frame, Interrupt, Trap, TrapReason, Wizer};
 
@@ -110,7 +111,7 @@ fn a_module_cut_off_at_any_byte() {
             match fixture.setup.wizer().run(cut) {
                 Err(error) => {
                     // Where a section ends, what is left may be a module of its own.
-                    let is_module = is_valid(cut);
+                    let is_module = validate(cut).is_ok();
                     let codes: &[&str] = match is_module {
                         true => &["ERR_WIZER_INIT_FUNC_MISSING"],
                         false => &[INVALID, "ERR_WIZER_INIT_FUNC_MISSING"],
@@ -122,86 +123,11 @@ fn a_module_cut_off_at_any_byte() {
                     );
                 }
                 Ok(_) => assert!(
-                    is_valid(cut),
+                    validate(cut).is_ok(),
                     "{name}, {len} bytes: no module, and accepted"
                 ),
             }
         }
-    }
-}
-
-fn is_valid(wasm: &[u8]) -> bool {
-    validate(wasm).is_ok()
-}
-
-fn validate(wasm: &[u8]) -> Result<(), wasmparser::BinaryReaderError> {
-    let mut validator = Validator::new_with_features(WasmFeatures::all());
-    validator.validate_all(wasm).map(|_| ())
-}
-
-/// Whatever becomes of a module by damage: there is no panic, a module that is not valid is never
-/// accepted, and the output of one that happens to be valid is right.
-#[test]
-fn a_module_with_damaged_bytes() {
-    let fixtures = fixtures::all();
-    let mut random = Random(1);
-    let (mut rejected, mut accepted) = (0, 0);
-    let mut wrong = Vec::new();
-    for round in 0..4000 {
-        let fixture = &fixtures[random.below(fixtures.len())];
-        let mut wasm = fixture.wasm.clone();
-        for _ in 0..=random.below(2) {
-            let at = random.below(wasm.len());
-            match random.below(4) {
-                0 => wasm[at] ^= 1 << random.below(8),
-                1 => wasm[at] = random.below(256) as u8,
-                2 => drop(wasm.remove(at)),
-                _ => wasm.insert(at, random.below(256) as u8),
-            }
-        }
-        let mut wizer = fixture.setup.wizer();
-        wizer.max_memory(64 << 20).timeout(Duration::from_secs(60));
-        let what = format!("round {round}, {} damaged", fixture.name);
-        match wizer.run(&wasm) {
-            Ok(output) => {
-                for (which, wasm) in [("the input", &wasm), ("the output", &output)] {
-                    if let Err(error) = validate(wasm) {
-                        wrong.push(format!("{what}: {which} is not valid: {error}"));
-                    }
-                }
-                accepted += 1;
-            }
-            Err(error) => {
-                assert_ne!(
-                    error.code(),
-                    "ERR_WIZER_INTERNAL",
-                    "{what}: {}",
-                    chain(&error)
-                );
-                if error.code() == INVALID {
-                    rejected += 1;
-                } else if error.code() == "ERR_WIZER_UNSUPPORTED" {
-                    assert!(is_valid(&wasm), "{what}: {}", chain(&error));
-                }
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong:#?}");
-    assert!(
-        rejected > 1000 && accepted > 300,
-        "{rejected} rejected, {accepted} accepted"
-    );
-}
-
-/// A small generator of numbers (xorshift), the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % limit as u64) as usize
     }
 }
 
@@ -306,7 +232,7 @@ fn a_module_that_is_not_valid_is_rejected_whatever_the_reason() {
     let mut wrong = Vec::new();
     for (what, wasm) in cases {
         assert!(
-            !is_valid(&wasm),
+            validate(&wasm).is_err(),
             "{what}: the test is wrong, as the module is valid"
         );
         match Wizer::new().run(&wasm) {

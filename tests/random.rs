@@ -1,8 +1,8 @@
-//! Random modules: whatever a module is and does, its output is right, or there is an error that
-//! is true.
+//! Random and damaged modules: whatever a module is and does, its output is right, or there is
+//! an error that is true.
 //!
 //! The modules are the same in every run. A failure names the seed, and
-//! `RANDOM_SEEDS=17..18 cargo test --test random` repeats it alone.
+//! `SEEDS=17..18 cargo test --test random` repeats it alone.
 
 mod common;
 
@@ -12,10 +12,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use arbitrary::Unstructured;
-use common::chain;
-use common::fixtures::Setup;
+use common::fixtures::{self, Fixture, Setup};
 use common::judge::Judge;
-use common::structure;
+use common::{Random, chain, structure};
 use wasm_encoder::{Encode, ExportKind, Function, Instruction};
 use wasmparser::{FuncType, Parser, Payload, TypeRef, ValType};
 use wizer::{Engine, Error};
@@ -48,15 +47,57 @@ const ENV: &str = r#"(module
 /// call and loop. Also how deep it can recurse.
 const FUEL: u32 = 500;
 
-const SEEDS: Range<u64> = 0..600;
+/// How much memory a module may have, in bytes: a damaged one may ask for a lot.
+const MAX_MEMORY: u64 = 64 << 20;
 
-fn seeds() -> Range<u64> {
-    let Some(range) = std::env::var("RANDOM_SEEDS").ok() else {
-        return SEEDS;
+/// How long a module may run: a damaged one may never end.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The seeds to use, where the environment does not say others.
+fn seeds(usual: Range<u64>) -> Range<u64> {
+    let Ok(range) = std::env::var("SEEDS") else {
+        return usual;
     };
-    let (from, to) = range.split_once("..").expect("RANDOM_SEEDS is FROM..TO");
+    let (from, to) = range.split_once("..").expect("SEEDS is FROM..TO");
     from.parse().unwrap()..to.parse().unwrap()
 }
+
+/// Judges what comes of the modules of some seeds, and tells how often it was what. Fails at the
+/// end if it was wrong for any.
+fn judge_all(
+    seeds: Range<u64>,
+    judge: impl Fn(u64) -> Option<&'static str>,
+) -> BTreeMap<&'static str, usize> {
+    let mut ends = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for seed in seeds {
+        match catch_unwind(AssertUnwindSafe(|| judge(seed))) {
+            Ok(Some(end)) => *ends.entry(end).or_default() += 1,
+            Ok(None) => {}
+            Err(_) => wrong.push(seed),
+        }
+    }
+    println!("{ends:?}");
+    assert!(
+        wrong.is_empty(),
+        "see above what is wrong with the seeds {wrong:?}"
+    );
+    ends
+}
+
+/// Asserts that there were enough of each end for the test to say something.
+fn assert_enough(ends: &BTreeMap<&str, usize>, minimum: &[(&str, usize)]) {
+    for (end, minimum) in minimum {
+        let found = ends.get(end).copied().unwrap_or(0);
+        assert!(
+            found >= *minimum || std::env::var_os("SEEDS").is_some(),
+            "{end}: {ends:?}"
+        );
+    }
+}
+
+const BY_BOTH: &str = "initialized, by both compilers";
+const BY_ONE: &str = "initialized, by the one that can";
 
 #[test]
 fn random_modules_are_initialized_rightly_or_not_at_all() {
@@ -65,77 +106,99 @@ fn random_modules_are_initialized_rightly_or_not_at_all() {
         ..Setup::default()
     };
     let judge = Judge::new(&setup.preloads);
-    let mut ends: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut failed = Vec::new();
-    for seed in seeds() {
-        let Some(wasm) = module(seed, &judge) else {
-            continue;
-        };
-        match catch_unwind(AssertUnwindSafe(|| {
-            judge_module(seed, &wasm, &setup, &judge)
-        })) {
-            Ok(end) => *ends.entry(end).or_default() += 1,
-            Err(_) => failed.push(seed),
+    let ends = judge_all(seeds(0..600), |seed| {
+        let wasm = module(seed, &judge)?;
+        Some(judge_module(&format!("seed {seed}"), &wasm, &setup, &judge))
+    });
+    let enough = [(BY_BOTH, 100), (BY_ONE, 100), ("ERR_WIZER_TRAP", 50)];
+    assert_enough(&ends, &enough);
+}
+
+/// Bytes of fixtures are changed, removed and inserted.
+#[test]
+fn damaged_modules_are_initialized_rightly_or_not_at_all() {
+    let fixtures = fixtures::all();
+    let judges: Vec<Judge> = fixtures
+        .iter()
+        .map(|f| Judge::new(&f.setup.preloads))
+        .collect();
+    let ends = judge_all(seeds(0..4000), |seed| {
+        let mut random = Random::new(seed);
+        let which = random.below(fixtures.len());
+        let Fixture { name, wasm, setup } = &fixtures[which];
+        let mut wasm = wasm.clone();
+        for _ in 0..=random.below(2) {
+            let at = random.below(wasm.len());
+            match random.below(4) {
+                0 => wasm[at] ^= 1 << random.below(8),
+                1 => wasm[at] = random.byte(),
+                2 => drop(wasm.remove(at)),
+                _ => wasm.insert(at, random.byte()),
+            }
         }
-    }
-    println!("{ends:?}");
-    assert!(
-        failed.is_empty(),
-        "see above what is wrong with the seeds {failed:?}"
-    );
-    if seeds() == SEEDS {
-        let count = |end| ends.get(end).copied().unwrap_or(0);
-        let both = count("initialized, by both compilers");
-        assert!(
-            both > 100 && count("initialized") > 100,
-            "too few say much: {ends:?}"
-        );
-    }
+        let what = format!("seed {seed}, {name} damaged");
+        Some(judge_module(&what, &wasm, setup, &judges[which]))
+    });
+    let enough = [
+        (BY_BOTH, 300),
+        (BY_ONE, 50),
+        ("ERR_WIZER_INVALID_MODULE", 1000),
+    ];
+    assert_enough(&ends, &enough);
 }
 
 /// Runs one module and judges what comes of it. Returns in a word what that is.
-fn judge_module(seed: u64, wasm: &[u8], setup: &Setup, judge: &Judge) -> &'static str {
-    let what = format!("seed {seed}");
+fn judge_module(what: &str, wasm: &[u8], setup: &Setup, judge: &Judge) -> &'static str {
     let run = |engine| {
         let mut wizer = setup.wizer();
-        wizer
-            .engine(engine)
-            .max_memory(64 << 20)
-            .timeout(Duration::from_secs(600))
-            .snapshot(wasm)
+        wizer.engine(engine).max_memory(MAX_MEMORY).timeout(TIMEOUT);
+        wizer.snapshot(wasm)
     };
     let outcome = match run(Engine::Auto) {
         Ok(outcome) => outcome,
         Err(error) => {
-            assert_true(&what, &error, judge.initialized(wasm, setup).err());
+            assert_true(what, &error, wasm, setup, judge);
             return error.code();
         }
     };
-    structure::check(&what, wasm, &outcome, setup);
-    judge.assert_equivalent(&what, wasm, &outcome.wasm, setup);
+    structure::check(what, wasm, &outcome, setup);
+    judge.assert_equivalent(what, wasm, &outcome.wasm, setup);
     if outcome.report.engine.name == "wasmtime (Cranelift)" {
-        return "initialized";
+        return BY_ONE;
     }
     let other = run(Engine::Optimizing).unwrap();
     let same = other.wasm == outcome.wasm;
     assert!(same, "{what}: Cranelift gives other bytes");
-    "initialized, by both compilers"
+    BY_BOTH
 }
 
-/// Asserts that an error is not made up: `original` is how the original's initialization failed
-/// without wizer.
-fn assert_true(what: &str, error: &Error, original: Option<wizer::wasmtime::Error>) {
-    let text = chain(error);
+/// Asserts that an error is not made up.
+fn assert_true(what: &str, error: &Error, wasm: &[u8], setup: &Setup, judge: &Judge) {
+    let text = format!("{what}: {}: {}", error.code(), chain(error));
+    let valid = structure::validate(wasm);
+    if let Error::InvalidModule { .. } = error {
+        assert!(valid.is_err(), "{text}");
+        return;
+    }
+    let original = || judge.initialized(wasm, setup).map(|_| ());
     match error {
+        // What is looked at first may be missing in a module that is not valid besides.
+        Error::InitFuncMissing { .. } | Error::InitFuncType { .. } => {}
+        Error::Timeout { .. } => {}
         Error::Trap(_) if error.code() == "ERR_WIZER_MEMORY_LIMIT" => {}
-        Error::Trap(_) => assert!(original.is_some(), "{what}: only here: {text}"),
-        Error::Unrepresentable { .. } => {
-            assert!(
-                original.is_none(),
-                "{what}: {text}, but it fails: {original:?}"
-            );
-        }
-        other => panic!("{what}: {}: {text}", other.code()),
+        // It fails without wizer, too.
+        Error::Trap(_)
+        | Error::Unsupported { .. }
+        | Error::ImportMissing { .. }
+        | Error::ImportType { .. } => assert!(original().is_err(), "only here: {text}"),
+        Error::Unrepresentable { .. } => original().unwrap_or_else(|e| panic!("{text}: {e:?}")),
+        _ => panic!("{text}"),
+    }
+    if !matches!(
+        error,
+        Error::InitFuncMissing { .. } | Error::InitFuncType { .. }
+    ) {
+        valid.unwrap_or_else(|e| panic!("{text}, but it is not valid: {e}"));
     }
 }
 
@@ -143,15 +206,8 @@ fn assert_true(what: &str, error: &Error, original: Option<wizer::wasmtime::Erro
 
 /// A module of this seed, with an export `wizer.initialize`. `None` where the generator gives up.
 fn module(seed: u64, judge: &Judge) -> Option<Vec<u8>> {
-    let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let bytes: Vec<u8> = std::iter::repeat_with(|| {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        (random >> 32) as u8
-    })
-    .take(8192)
-    .collect();
+    let mut random = Random::new(seed);
+    let bytes: Vec<u8> = (0..8192).map(|_| random.byte()).collect();
     let mut module = wasm_smith::Module::new(config(seed), &mut Unstructured::new(&bytes)).ok()?;
     module.ensure_termination(FUEL).ok()?;
     add_initialization(&module.to_bytes(), seed, judge)
