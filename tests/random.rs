@@ -129,10 +129,10 @@ fn damaged_modules_are_initialized_rightly_or_not_at_all() {
         let mut wasm = wasm.clone();
         for _ in 0..=random.below(2) {
             let at = random.below(wasm.len());
-            match random.below(4) {
-                0 => wasm[at] ^= 1 << random.below(8),
-                1 => wasm[at] = random.byte(),
-                2 => drop(wasm.remove(at)),
+            match random.below(8) {
+                0..4 => wasm[at] ^= 1 << random.below(8),
+                4..6 => wasm[at] = random.byte(),
+                6 => drop(wasm.remove(at)),
                 _ => wasm.insert(at, random.byte()),
             }
         }
