@@ -197,6 +197,19 @@ fn a_module_that_is_not_valid_is_rejected_whatever_the_reason() {
             )),
         ),
         (
+            "a function is exported whose index is that of the first probe",
+            wat(&format!(
+                "(module {init} (memory 1) (data $d \"x\") (func data.drop $d) \
+                 (export \"e\" (func 2)))"
+            )),
+        ),
+        (
+            "nothing declares the start function, which a body refers to",
+            wat(&format!(
+                "(module {init} (func $s) (start $s) (func (drop (ref.func $s))))"
+            )),
+        ),
+        (
             "a function has the type that is the probes'",
             wat(&format!(
                 "(module {init} (memory 1) (data $d \"x\") (func data.drop $d) \

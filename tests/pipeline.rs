@@ -6,7 +6,7 @@ mod common;
 use common::fixtures::{self, Fixture, Setup};
 use common::judge::{Ended, Judge, Seen, assert_same};
 use common::{chain, initialize_and_judge, structure};
-use wizer::{Engine, Error, Outcome, Wizer};
+use wizer::{Engine, Error, Outcome, Value, Wizer};
 
 fn wat(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()
@@ -83,7 +83,7 @@ fn an_output_can_be_initialized_once_more() {
 
         let judge = Judge::new(&keep.preloads);
         let mut original = judge.initialized(wasm, &keep).unwrap();
-        let init = keep.initializers(&original.names()).pop().unwrap();
+        let init = keep.initializers(&original.callable()).pop().unwrap();
         match (original.call(&init), twice) {
             (Ended::Returned(_), Ok(twice)) => {
                 structure::check(name, &once, &twice, &keep);
@@ -291,6 +291,39 @@ fn the_report_tells_of_memories_and_of_what_the_output_relies_on() {
     assert_eq!(memories[0].index, 1);
 }
 
+#[test]
+fn the_report_tells_of_phases_and_of_calls_of_the_host() {
+    use wizer::Phase::*;
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let see = seen.clone();
+    let text = r#"(module
+        (import "host" "f" (func $f (param i32) (result i32)))
+        (import "host" "never" (func $never))
+        (global $n (export "n") (mut i32) (i32.const 1))
+        (func $f3 (global.set $n (call $f (call $f (call $f (global.get $n))))))
+        (start $f3)
+        (func (export "wizer.initialize") (call $f3)))"#;
+    let outcome = Wizer::new()
+        .on_progress(move |phase| see.lock().unwrap().push(phase))
+        .import("host", "f", |_, args| match args {
+            [Value::I32(n)] => Ok(vec![(n * 2).into()]),
+            _ => Err("one i32 is wanted".into()),
+        })
+        .snapshot(text.as_bytes())
+        .unwrap();
+    let phases = [Parse, Instrument, Compile, Initialize, Snapshot, Rewrite];
+    assert_eq!(*seen.lock().unwrap(), phases);
+    let reported: Vec<_> = outcome.report.phases.iter().map(|p| p.phase).collect();
+    assert_eq!(reported, phases);
+    let calls = outcome.report.host_calls.iter();
+    let calls: Vec<_> = calls
+        .map(|c| (c.module.as_str(), c.name.as_str(), c.calls))
+        .collect();
+    assert_eq!(calls, [("host", "f", 6)]);
+    let mut output = Judge::new(&[]).instantiate(&outcome.wasm).unwrap();
+    assert_eq!(output.global("n"), Seen::Number("i32", 64));
+}
+
 /// A page is 64 KiB, a runtime's own state is often a few MiB: every byte of a larger memory.
 #[test]
 fn every_byte_of_a_large_memory_is_there() {
@@ -310,6 +343,24 @@ fn every_byte_of_a_large_memory_is_there() {
             (br_if $next (i32.lt_u (local.get $at) (i32.const 0x400000))))))"#);
     let output = initialize_and_judge("a large memory", &wasm, &Setup::default());
     assert!(structure::sections(&output).data.len() > 1000);
+}
+
+/// Offsets of 2 GiB and more are negative numbers to `i32.const`, those of 4 GiB need `i64.const`.
+#[test]
+fn bytes_at_the_end_of_large_memories() {
+    for (memory, at) in [
+        ("(memory 65536)", "i32.const 0xffff_fff8"),
+        ("(memory i64 65537)", "i64.const 0x1_0000_0010"),
+    ] {
+        // Not exported: nobody shall compare 4 GiB.
+        let text = format!(
+            r#"(module {memory}
+            (func (export "wizer.initialize") (i64.store ({at}) (i64.const -2)))
+            (func (export "load") (result i64) (i64.load ({at}))))"#
+        );
+        let output = initialize_and_judge(memory, &wat(&text), &Setup::default());
+        assert_eq!(structure::sections(&output).data, [(false, 8)]);
+    }
 }
 
 /// Engines accept 100,000 data segments.
@@ -548,28 +599,67 @@ fn objects_of_the_collected_heap_are_named() {
     }
 }
 
-/// An object of the heap looks like a host reference from outside, and can be changed all the
+/// From outside, an object of the heap can look like a host reference, and be changed all the
 /// same.
 #[test]
-fn an_object_behind_a_host_reference_is_named() {
-    for mutability in ["externref", "(mut externref)"] {
-        let text = format!(
+fn objects_behind_host_references_are_named() {
+    let module = |declarations: &str, object: &str| {
+        format!(
             r#"(module
-            (type $s (struct (field $n (mut i32))))
-            (global $g {mutability} (extern.convert_any (struct.new $s (i32.const 1))))
-            (func $object (result (ref $s))
-              (ref.cast (ref $s) (any.convert_extern (global.get $g))))
-            (func (export "wizer.initialize")
-              (struct.set $s $n (call $object) (i32.const 2)))
+            {declarations}
+            (func $object (result (ref $s)) (ref.cast (ref $s) (any.convert_extern ({object}))))
+            (func (export "wizer.initialize") (struct.set $s $n (call $object) (i32.const 2)))
             (func (export "n") (result i32) (struct.get $s $n (call $object))))"#
-        );
-        assert_unrepresentable(
-            &Setup::default(),
-            &text,
-            "global 0 of type externref",
-            OBJECT,
-        );
+        )
+    };
+    let ty = "(type $s (struct (field $n (mut i32))))";
+    let make = "(extern.convert_any (struct.new $s (i32.const 1)))";
+    let preload = format!("(module {ty} (global (export \"g\") externref {make}))");
+    let mut wrong = Vec::new();
+    for (declarations, object, item) in [
+        (
+            format!("{ty} (global externref {make})"),
+            "global.get 0",
+            "global 0",
+        ),
+        (
+            format!("{ty} (global (ref extern) {make})"),
+            "global.get 0",
+            "global 0",
+        ),
+        (
+            format!("{ty} (global (mut externref) {make})"),
+            "global.get 0",
+            "global 0",
+        ),
+        (
+            format!("{ty} (table 1 externref {make})"),
+            "table.get (i32.const 0)",
+            "slot 0 of table 0",
+        ),
+        (
+            format!("{ty} (import \"lib\" \"g\" (global externref))"),
+            "global.get 0",
+            "global 0",
+        ),
+    ] {
+        let mut wizer = Wizer::new();
+        match wizer
+            .preload_bytes("lib", &*preload)
+            .run(module(&declarations, object).as_bytes())
+        {
+            Err(error @ Error::Unrepresentable { .. }) => {
+                let message = error.to_string();
+                assert!(
+                    message.starts_with(item) && message.contains(OBJECT),
+                    "{message}"
+                );
+            }
+            Err(other) => panic!("{declarations}: {}", chain(&other)),
+            Ok(_) => wrong.push(declarations),
+        }
     }
+    assert!(wrong.is_empty(), "the change was not noticed: {wrong:#?}");
 }
 
 #[test]
@@ -710,11 +800,11 @@ fn a_module_of_few_features_can_be_initialized_with_only_those() {
 /// Engines accept 100 tables and 100 memories.
 #[test]
 fn a_module_at_the_limits_of_engines_can_be_initialized() {
-    let tables = "(table 1 externref)".repeat(100);
+    let tables = "(table 1 funcref)".repeat(100);
     let text = format!(
         r#"(module {tables} (elem $e func $f) (func $f)
         (func (export "wizer.initialize") (elem.drop $e))
-        (func (export "init") (table.get 0 (i32.const 0)) (drop)))"#
+        (func (export "init") (table.init 99 $e (i32.const 0) (i32.const 0) (i32.const 1))))"#
     );
     initialize_and_judge("100 tables", &wat(&text), &Setup::default());
     let memories = "(memory 0)".repeat(100);

@@ -3,7 +3,8 @@
 //! Each is a `.wat` file. Lines that begin with `;;!` are instructions for the tests:
 //!
 //! - `init-func: NAME`: the initialization function, where it has no usual name;
-//! - `no-reactor`: the module exports another `_initialize` than a reactor's;
+//! - `no-reactor`: the module exports another `_initialize` than a reactor's (for JavaScript, which
+//!   cannot see that it returns something);
 //! - `keep-init-func`: the output exports the initialization function;
 //! - `rename: NEW=OLD`: a renamed export;
 //! - `preload: NAME=FILE`: a module to import from, in `tests/fixtures/preload`;
@@ -21,8 +22,6 @@ use wizer::{DEFAULT_INIT_FUNCS, Wizer};
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
     pub init_func: Option<String>,
-    /// Whether an exported `_initialize` is something else than a reactor's.
-    pub no_reactor: bool,
     pub keep_init_func: bool,
     /// As (new, old).
     pub renames: Vec<(String, String)>,
@@ -49,15 +48,15 @@ impl Setup {
         wizer
     }
 
-    /// The functions that initialize an instance of the module, in order, after its start
-    /// function.
-    pub fn initializers(&self, exports: &[String]) -> Vec<String> {
-        let exported = |name: &&str| exports.iter().any(|export| export == name);
+    /// The functions that initialize an instance, in order, after its start function. `callable`
+    /// are the exported functions without parameters and results.
+    pub fn initializers(&self, callable: &[String]) -> Vec<String> {
+        let has = |name: &&str| callable.iter().any(|export| export == name);
         let init = self
             .init_func
             .as_deref()
-            .or_else(|| DEFAULT_INIT_FUNCS.into_iter().find(exported));
-        let reactor = Some("_initialize").filter(|name| !self.no_reactor && exported(name));
+            .or_else(|| DEFAULT_INIT_FUNCS.into_iter().find(has));
+        let reactor = Some("_initialize").filter(has);
         let mut names: Vec<String> = reactor.into_iter().chain(init).map(Into::into).collect();
         names.dedup();
         names
@@ -116,7 +115,7 @@ fn read(path: &Path) -> Fixture {
         let pair = || value.split_once('=').expect(line);
         match key {
             "init-func" => setup.init_func = Some(value.into()),
-            "no-reactor" => setup.no_reactor = true,
+            "no-reactor" => {}
             "keep-init-func" => setup.keep_init_func = true,
             "rename" => {
                 let (new, old) = pair();

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use wizer::wasmtime::{
-    Config, Engine, Error, Extern, Instance, Linker, Module, Ref, Store, Strategy, Val,
+    Config, Engine, Error, Extern, FuncType, Instance, Linker, Module, Ref, Store, Strategy, Val,
 };
 
 use super::fixtures::Setup;
 
-/// How many instructions one call may run, so that every call ends. Both sides get as many.
+/// How many instructions a call may run after the initialization, so that every call ends. Both
+/// sides get as many.
 const FUEL: u64 = 5_000_000_000;
 
 /// Runs modules that import from the same preloaded modules.
@@ -81,7 +82,7 @@ impl Judge {
     /// provides trap.
     pub fn start(&self, module: &Module) -> Result<Running, Error> {
         let mut store = Store::new(&self.engine, ());
-        store.set_fuel(FUEL)?;
+        store.set_fuel(u64::MAX)?;
         let mut linker = Linker::new(&self.engine);
         for (name, preload) in &self.preloads {
             let instance = linker.instantiate(&mut store, preload)?;
@@ -107,8 +108,8 @@ impl Judge {
     /// A new instance of a module that was not initialized, after its initialization.
     pub fn initialized(&self, wasm: &[u8], setup: &Setup) -> Result<Running, Error> {
         let mut running = self.instantiate(wasm)?;
-        for name in setup.initializers(&running.names()) {
-            running.try_call(&name)?;
+        for name in setup.initializers(&running.callable()) {
+            running.call_with_fuel(&name, u64::MAX)?;
         }
         Ok(running)
     }
@@ -179,7 +180,7 @@ impl Running {
             .iter()
             .filter_map(|(new, old)| Some((new.clone(), self.exports.get(old)?.clone())))
             .collect();
-        let mut removed = setup.initializers(&self.names());
+        let mut removed = setup.initializers(&self.callable());
         if setup.keep_init_func {
             removed.pop();
         }
@@ -193,12 +194,21 @@ impl Running {
     }
 
     /// The exported functions that take no parameters.
-    pub fn nullary(&self) -> Vec<String> {
-        let is_nullary = |e: &Extern| match e {
-            Extern::Func(f) => f.ty(&self.store).params().len() == 0,
+    fn nullary(&self) -> Vec<String> {
+        self.functions(|ty| ty.params().len() == 0)
+    }
+
+    /// The exported functions that neither take nor return anything.
+    pub fn callable(&self) -> Vec<String> {
+        self.functions(|ty| ty.params().len() == 0 && ty.results().len() == 0)
+    }
+
+    fn functions(&self, wanted: impl Fn(FuncType) -> bool) -> Vec<String> {
+        let is_wanted = |e: &Extern| match e {
+            Extern::Func(f) => wanted(f.ty(&self.store)),
             _ => false,
         };
-        let names = self.exports.iter().filter(|(_, e)| is_nullary(e));
+        let names = self.exports.iter().filter(|(_, e)| is_wanted(e));
         names.map(|(name, _)| name.clone()).collect()
     }
 
@@ -229,7 +239,11 @@ impl Running {
 
     /// Calls an exported function that takes no parameters.
     pub fn try_call(&mut self, name: &str) -> Result<Vec<Seen>, Error> {
-        self.store.set_fuel(FUEL)?;
+        self.call_with_fuel(name, FUEL)
+    }
+
+    fn call_with_fuel(&mut self, name: &str, fuel: u64) -> Result<Vec<Seen>, Error> {
+        self.store.set_fuel(fuel)?;
         let Some(Extern::Func(function)) = self.exports.get(name) else {
             panic!("`{name}` is no exported function")
         };
