@@ -282,8 +282,8 @@ pub enum TrapReason {
         help: Option<String>,
     },
     /// A provided function failed.
-    #[error("{0}")]
-    Host(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Host(Box<dyn std::error::Error + Send + Sync>),
     /// A memory or table grew beyond the limit that was set.
     #[error("a {what} of {wanted} bytes is beyond the limit of {limit} bytes that was set")]
     Limit {

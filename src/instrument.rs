@@ -217,8 +217,21 @@ fn add_probes(module: &Module<'_>, names: &Names, splice: &mut Splice<'_>, expor
         if segment.mode != SegmentMode::Passive || segment.len == 0 {
             continue;
         }
-        // A table of the segment's own type: the module's own may fit or not.
+        // A table of the segment's own type, and one of the module's own where there is one.
         let ty = segment.ty.nullable();
+        let fits =
+            |(_, table): &(u32, &wasmparser::TableType)| table.element_type == ty && !table.table64;
+        if let Some((table, _)) = module.tables.all().find(fits) {
+            let init = Instruction::TableInit {
+                elem_index: index,
+                table,
+            };
+            let source = Instruction::I32Const(segment.len as i32);
+            let zero = Instruction::I32Const(0);
+            let body = [zero.clone(), source, zero, init];
+            probe(names.element(index), &body, exports);
+            continue;
+        }
         let position = match table_types.iter().position(|t| *t == ty) {
             Some(position) => position,
             None => {

@@ -177,7 +177,10 @@ fn exports<'a>(module: &'a Module<'a>, policy: &Exports, splice: &mut Splice<'a>
         });
         contents.leb(export.index);
     }
-    splice.replace(section::EXPORT, contents);
+    match kept.is_empty() {
+        true => splice.drop(section::EXPORT),
+        false => splice.replace(section::EXPORT, contents),
+    }
 
     let mut undeclared: Vec<u32> = removed
         .iter()

@@ -155,7 +155,7 @@ fn pipeline(
         .collect::<Result<Vec<_>, Error>>()?;
 
     clock.begin(Phase::Compile);
-    let mut compiled = compile(&main, &preloads, options, make_linker)?;
+    let mut compiled = compile_valid(&main, &preloads, options, make_linker)?;
 
     clock.begin(Phase::Initialize);
     if let (Some(limit), Some(interrupt)) = (options.timeout, &options.interrupt) {
@@ -265,6 +265,37 @@ impl<'a> Prepared<'a> {
     }
 }
 
+/// Compiles the modules, and validates them beside it: what an engine validates is the
+/// instrumented module, in which there is more to refer to than in the input.
+fn compile_valid(
+    main: &Prepared<'_>,
+    preloads: &[Prepared<'_>],
+    options: &Options,
+    make_linker: Option<&LinkerMaker>,
+) -> Result<Compiled, Error> {
+    let inputs: Vec<&[u8]> = preloads
+        .iter()
+        .chain([main])
+        .map(|prepared| prepared.module.bytes)
+        .collect();
+    let features = &options.features;
+    std::thread::scope(|scope| {
+        let valid = std::thread::Builder::new()
+            .name("wizer-validate".into())
+            .spawn_scoped(scope, move || {
+                inputs
+                    .iter()
+                    .try_for_each(|bytes| validate(bytes, features))
+            })
+            .map_err(|e| Error::internal(format!("no thread to validate on: {e}")))?;
+        let compiled = compile(main, preloads, options, make_linker);
+        match valid.join() {
+            Ok(valid) => valid.and(compiled),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
 /// An engine with all modules loaded.
 struct Compiled {
     engine: Compiler,
@@ -311,8 +342,8 @@ fn compile(
                 });
             }
             Err(Error::Unsupported { message }) => {
-                // A module that no engine can compile is most often not valid, and then the
-                // error names the place in the input rather than in its instrumented twin.
+                // A module that no engine can compile is most often not valid: then there is
+                // no use in trying the next.
                 for prepared in preloads.iter().chain([main]) {
                     validate(prepared.module.bytes, &options.features)?;
                 }

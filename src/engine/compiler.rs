@@ -47,7 +47,6 @@ struct Loaded {
 /// An instance.
 struct Instantiated {
     instance: Instance,
-    module: ModuleId,
     /// Its exported memories: looking an export up takes the store mutably, and reading one
     /// must not.
     memories: HashMap<String, Extern>,
@@ -172,13 +171,19 @@ impl Compiler {
     }
 
     /// The error of something that failed while code of `module` ran.
-    fn failure(&self, error: wasmtime::Error, module: ModuleId, function: Option<&str>) -> Error {
+    fn failure(&self, error: wasmtime::Error, function: Option<&str>) -> Error {
         if let Some(interrupt) = &self.store.data().0.interrupt
             && let Err(ended) = interrupt.check()
         {
             return ended;
         }
-        let shift = self.modules[module.0].code_shift;
+        let shift = |of: &wasmtime::Module| {
+            let loaded = self
+                .modules
+                .iter()
+                .find(|m| wasmtime::Module::same(&m.module, of));
+            loaded.map_or(0, |m| m.code_shift)
+        };
         let frames = match error.downcast_ref::<wasmtime::WasmBacktrace>() {
             Some(backtrace) => backtrace
                 .frames()
@@ -189,7 +194,7 @@ impl Compiler {
                     module: frame.module().name().map(Into::into),
                     offset: frame
                         .module_offset()
-                        .and_then(|o| usize::try_from(o as i64 - shift).ok()),
+                        .and_then(|o| usize::try_from(o as i64 - shift(frame.module())).ok()),
                 })
                 .collect(),
             None => Vec::new(),
@@ -197,7 +202,16 @@ impl Compiler {
         Error::Trap(Box::new(Trap {
             function: function.map(Into::into),
             frames,
-            reason: reason(error),
+            reason: match self.store.data().0.limiter.refused {
+                Some((what, wanted, limit)) if error.is::<wasmtime::GcHeapOutOfMemory<()>>() => {
+                    TrapReason::Limit {
+                        what,
+                        wanted,
+                        limit,
+                    }
+                }
+                _ => reason(error),
+            },
         }))
     }
 }
@@ -306,8 +320,22 @@ impl Engine for Compiler {
                 });
             }
         }
-        let instance = Instance::new(&mut self.store, module, &externs)
-            .map_err(|e| self.failure(e, id, None))?;
+        let instance = Instance::new(&mut self.store, module, &externs).map_err(|e| {
+            // wasmtime tells of an import that does not fit in the outermost message only.
+            let text = e.to_string();
+            let misfit = module.imports().find(|import| {
+                let (from, name) = (import.module(), import.name());
+                text == format!("incompatible import type for `{from}::{name}`")
+            });
+            match misfit {
+                Some(import) => Error::ImportType {
+                    module: import.module().into(),
+                    name: import.name().into(),
+                    message: e.root_cause().to_string(),
+                },
+                None => self.failure(e, None),
+            }
+        })?;
         if let Some(name) = name {
             self.linker
                 .instance(&mut self.store, name, instance)
@@ -318,11 +346,7 @@ impl Engine for Compiler {
             .map(|export| (export.name().to_string(), export.into_extern()))
             .filter(|(_, e)| matches!(e, Extern::Memory(_) | Extern::SharedMemory(_)))
             .collect();
-        self.instances.push(Instantiated {
-            instance,
-            module: id,
-            memories,
-        });
+        self.instances.push(Instantiated { instance, memories });
         Ok(InstanceId(self.instances.len() - 1))
     }
 
@@ -339,10 +363,7 @@ impl Engine for Compiler {
             .ok_or_else(|| Error::internal(format!("`{export}` is no function")))?;
         match call(&mut self.store, func, args) {
             Ok(values) => Ok(values),
-            Err(error) => {
-                let module = self.instances[instance.0].module;
-                Err(self.failure(error, module, Some(label)))
-            }
+            Err(error) => Err(self.failure(error, Some(label))),
         }
     }
 
@@ -529,6 +550,12 @@ fn reason(error: wasmtime::Error) -> TrapReason {
     if let Some(trap) = error.downcast_ref::<wasmtime::Trap>() {
         let text = trap.to_string();
         return TrapReason::Wasm(text.strip_prefix("wasm trap: ").unwrap_or(&text).into());
+    }
+    if error.is::<wasmtime::ThrownException>() {
+        return TrapReason::Wasm("an exception was thrown that nothing catches".into());
+    }
+    if error.is::<wasmtime::GcHeapOutOfMemory<()>>() {
+        return TrapReason::Wasm(error.root_cause().to_string());
     }
     match error.downcast::<TrapReason>() {
         Ok(reason) => reason,

@@ -101,6 +101,7 @@ impl HostState {
             limiter: Limiter {
                 limit: max_memory,
                 used: 0,
+                refused: None,
             },
             interrupt,
         })
@@ -191,6 +192,8 @@ pub(crate) struct Limiter {
     pub limit: Option<u64>,
     /// The bytes in use.
     pub used: u64,
+    /// What was refused last: wasmtime takes no error from the growth of its collected heap.
+    pub refused: Option<(&'static str, u64, u64)>,
 }
 
 /// How many bytes a table slot counts for.
@@ -204,11 +207,14 @@ impl Limiter {
         let more = to.saturating_sub(from).saturating_mul(unit);
         let wanted = self.used.saturating_add(more);
         match self.limit {
-            Some(limit) if wanted > limit => Err(TrapReason::Limit {
-                what,
-                wanted,
-                limit,
-            }),
+            Some(limit) if wanted > limit => {
+                self.refused = Some((what, wanted, limit));
+                Err(TrapReason::Limit {
+                    what,
+                    wanted,
+                    limit,
+                })
+            }
             _ => {
                 self.used = wanted;
                 Ok(())

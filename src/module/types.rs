@@ -21,6 +21,7 @@ pub fn needs_collector(ty: RefType) -> bool {
         HeapType::Abstract { ty, .. } => matches!(
             ty,
             AbstractHeapType::Any
+                | AbstractHeapType::Extern
                 | AbstractHeapType::Eq
                 | AbstractHeapType::Struct
                 | AbstractHeapType::Array

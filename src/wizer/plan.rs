@@ -30,6 +30,7 @@ impl Plan {
         let reactor = module
             .export(REACTOR_INIT)
             .is_some_and(|export| module.is_initializer(export));
+        let index = |name: &str| module.export(name).map(|export| export.index);
         let mut remove = Vec::new();
         if !options.keep_init_func {
             remove.push(init_func.clone());
@@ -38,7 +39,8 @@ impl Plan {
             remove.push(REACTOR_INIT.to_string());
         }
         Ok(Plan {
-            reactor: reactor && init_func != REACTOR_INIT,
+            // Once, also where both names are of one function.
+            reactor: reactor && index(REACTOR_INIT) != index(&init_func),
             init_func,
             exports: Exports { remove, rename },
             warnings,
