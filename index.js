@@ -6,61 +6,32 @@
 const { loadBinding } = require('./platform.js')
 const { ImportCalls } = require('./lib/imports.js')
 const { WizerError } = require('./lib/error.js')
+const { check, optionError, toBytes } = require('./lib/options.js')
 
 let binding
 /** The native addon, loaded when it is first needed. */
 const native = () => (binding ??= loadBinding())
 
-/** Bytes as a `Uint8Array` over the same memory; text becomes UTF-8. */
-function toBytes(value, what) {
-  if (typeof value === 'string') return Buffer.from(value)
-  if (value instanceof Uint8Array) return value
-  if (value instanceof ArrayBuffer || value instanceof SharedArrayBuffer) return new Uint8Array(value)
-  if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
-  throw optionError(`${what} must be a Uint8Array, an ArrayBuffer or a string, not ${describe(value)}`)
-}
-
-const describe = (value) => (value === null ? 'null' : Array.isArray(value) ? 'an array' : `a value of type ${typeof value}`)
-
-const optionError = (message) => new WizerError(message, { code: 'ERR_WIZER_OPTION' })
-
-/** The entries of an option that is an object by name. */
-function entries(value, what) {
-  if (value === undefined) return []
-  if (value === null || typeof value !== 'object' || Array.isArray(value)) {
-    throw optionError(`the option \`${what}\` must be an object, not ${describe(value)}`)
-  }
-  return Object.entries(value)
+/** The runs that go on. One that doesn't end would keep the process from its exit. */
+const active = new Set()
+const abortAll = () => {
+  for (const run of active) run.abort()
 }
 
 /** One run of the native addon, made of the caller's options. */
 class Job {
   constructor(wasm, options = {}) {
-    if (options === null || typeof options !== 'object') {
-      throw optionError(`the options must be an object, not ${describe(options)}`)
-    }
+    const { imports, signal, onProgress, stdin, files, preload, ...plain } = check(options)
     this.wasm = toBytes(wasm, 'the module')
-    const { imports, signal, onProgress, stdin, files, preload, ...plain } = options
-    if (onProgress !== undefined && typeof onProgress !== 'function') {
-      throw optionError(`the option \`onProgress\` must be a function, not ${describe(onProgress)}`)
-    }
-    if (signal !== undefined && typeof signal?.addEventListener !== 'function') {
-      throw optionError(`the option \`signal\` must be an AbortSignal, not ${describe(signal)}`)
-    }
     this.signal = signal
     this.onProgress = onProgress
     this.calls = new ImportCalls(() => this.run, imports)
-    const named = (value, what) =>
-      entries(value, what).map(([name, bytes]) => ({ name, bytes: toBytes(bytes, `\`${what}\` at ${JSON.stringify(name)}`) }))
+    const named = (value = {}, what) =>
+      Object.entries(value).map(([name, bytes]) => ({ name, bytes: toBytes(bytes, `\`${what}\` at ${JSON.stringify(name)}`) }))
     const contents = { files: named(files, 'files'), preload: named(preload, 'preload') }
     if (typeof stdin === 'string') plain.stdin = stdin
     else if (stdin !== undefined) contents.stdin = toBytes(stdin, 'the option `stdin`')
-    let json
-    try {
-      json = JSON.stringify({ ...plain, signal: signal !== undefined, onProgress: onProgress !== undefined })
-    } catch (cause) {
-      throw optionError(`the options hold a value that makes no sense: ${cause.message}`)
-    }
+    const json = JSON.stringify({ ...plain, onProgress: onProgress !== undefined })
     const dispatch = (...message) => (message.length === 1 ? this.progress(message[0]) : this.calls.dispatch(...message))
     const { Run } = native()
     try {
@@ -79,31 +50,42 @@ class Job {
     }
   }
 
-  /** Throws if the signal was aborted before the run. */
-  checkSignal() {
-    if (this.signal?.aborted) throw this.aborted()
-  }
-
   aborted() {
     return new WizerError('the run was cancelled', { code: 'ERR_WIZER_ABORTED', cause: this.signal?.reason })
   }
 
-  async start() {
-    this.checkSignal()
+  /** Listens to the signal until the function that it gives back is called. */
+  listen() {
+    if (this.signal?.aborted) throw this.aborted()
     const abort = () => this.run.abort()
     this.signal?.addEventListener('abort', abort, { once: true })
+    if (active.size === 0) process.on('exit', abortAll)
+    active.add(this.run)
+    return () => {
+      this.signal?.removeEventListener('abort', abort)
+      active.delete(this.run)
+      if (active.size === 0) process.off('exit', abortAll)
+    }
+  }
+
+  async start() {
+    const unlisten = this.listen()
     try {
       const settled = await this.run.start(this.wasm)
       this.run.flush()
       return this.outcome(settled)
     } finally {
-      this.signal?.removeEventListener('abort', abort)
+      unlisten()
     }
   }
 
   startSync() {
-    this.checkSignal()
-    return this.outcome(this.run.runSync(this.wasm))
+    const unlisten = this.listen()
+    try {
+      return this.outcome(this.run.runSync(this.wasm))
+    } finally {
+      unlisten()
+    }
   }
 
   outcome({ wasm, report, stdout, stderr, error }) {

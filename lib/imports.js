@@ -3,6 +3,7 @@
 // Calls of JavaScript functions by a module, with values converted as the WebAssembly JavaScript
 // API converts them. https://webassembly.github.io/spec/js-api/#towebassemblyvalue
 
+const { markAsUntransferable } = require('node:worker_threads')
 const { WizerError } = require('./error.js')
 
 /** Makes a JavaScript value one of a WebAssembly type, or throws a `TypeError`. */
@@ -70,12 +71,13 @@ class ImportCalls {
     }
   }
 
-  /** Handles one call. Returns the results, or `null` where the function threw. */
+  /** Handles one call. Returns the results, or what to say where the function threw. */
   dispatch(index, args, params, results) {
     try {
       const { externs } = this
       const values = args.map((value, i) => toJavaScript(value, params[i], externs))
-      const returned = this.functions[index](...values)
+      const call = this.functions[index]
+      const returned = call(...values)
       if (typeof returned?.then === 'function') {
         const { module, name } = this.names[index]
         // Nobody will wait for it, so nobody else would hear of its failure.
@@ -85,7 +87,8 @@ class ImportCalls {
       return toResults(returned, results).map((value, i) => toWebAssembly(value, results[i], externs))
     } catch (error) {
       this.thrown = { value: error }
-      return null
+      const { module, name } = this.names[index]
+      return `the import ${module}.${name} threw: ${describe(error)}`
     }
   }
 
@@ -95,6 +98,9 @@ class ImportCalls {
       memory: (name = 'memory') => {
         const buffer = this.inCall((run) => run.memory(String(name)))
         if (buffer === null) throw new WizerError(`the module exports no memory \`${name}\``, { code: 'ERR_WIZER_HOST' })
+        // Transferred to elsewhere, it would outlive the memory.
+        markAsUntransferable(buffer)
+        for (const name of ['transfer', 'transferToFixedLength', 'transferToImmutable']) Object.defineProperty(buffer, name, { value: undefined })
         return new Uint8Array(buffer)
       },
       call: (name, ...args) => {
@@ -105,9 +111,12 @@ class ImportCalls {
         const values = type.params.map((param, i) => toWebAssembly(args[i], param, externs))
         this.thrown = undefined
         const returned = this.inCall((run) => run.call(String(name), values))
-        if (typeof returned === 'string') {
-          if (this.thrown) throw this.thrown.value
-          throw new WizerError(`the call of the export \`${name}\` failed: ${returned}`, { code: 'ERR_WIZER_TRAP' })
+        if (!Array.isArray(returned)) {
+          const { code, message } = returned
+          const { thrown } = this
+          this.thrown = undefined
+          if (thrown && code === 'ERR_WIZER_IMPORT_FAILED') throw thrown.value
+          throw new WizerError(`the call of the export \`${name}\` failed: ${message}`, { code })
         }
         const results = returned.map((value, i) => toJavaScript(value, type.results[i], externs))
         return results.length > 1 ? results : results[0]
@@ -123,6 +132,15 @@ class ImportCalls {
       throw new WizerError(error.message, { code: 'ERR_WIZER_HOST' })
     }
     throw new WizerError('the instance can be used only while it calls an import', { code: 'ERR_WIZER_HOST' })
+  }
+}
+
+/** A thrown value in one line; throwing one that cannot be shown must not matter. */
+function describe(error) {
+  try {
+    return String(error)
+  } catch {
+    return 'a value that cannot be shown'
   }
 }
 

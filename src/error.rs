@@ -32,10 +32,14 @@ pub enum Error {
 
     /// The input is a component, not a core module.
     #[error(
-        "the input is a WebAssembly component, and only core modules can be pre-initialized; \
-         pre-initialize the core module before it is made into a component"
+        "{} is a WebAssembly component, and only core modules can be pre-initialized; \
+         pre-initialize the core module before it is made into a component",
+        .preload.as_ref().map_or("the input".to_string(), |n| format!("the preloaded module `{n}`"))
     )]
-    Component,
+    Component {
+        /// The preloaded module that is one, if it is not the input.
+        preload: Option<String>,
+    },
 
     /// The initialization function is not exported.
     #[error("{}", missing_init(names, candidates))]
@@ -67,10 +71,14 @@ pub enum Error {
 
     /// A memory, table, global or tag is imported and nothing provides it.
     #[error(
-        "the module imports the {kind} `{module}::{name}`, and nothing provides it; provide it \
-         with a preloaded module or, in Rust, with a linker"
+        "the {}module{} imports the {kind} `{module}::{name}`, and nothing provides it; provide \
+         it with a preloaded module or, in Rust, with a linker",
+        .preload.as_ref().map_or("", |_| "preloaded "),
+        .preload.as_ref().map_or(String::new(), |name| format!(" `{name}`"))
     )]
     ImportMissing {
+        /// The preloaded module that imports it, if it is not the input.
+        preload: Option<String>,
         /// `memory`, `table`, `global` or `tag`.
         kind: &'static str,
         /// The first name of the import.
@@ -179,7 +187,7 @@ impl Error {
         match self {
             Error::InvalidModule { .. } => "ERR_WIZER_INVALID_MODULE",
             Error::InvalidText { .. } => "ERR_WIZER_INVALID_TEXT",
-            Error::Component => "ERR_WIZER_COMPONENT",
+            Error::Component { .. } => "ERR_WIZER_COMPONENT",
             Error::InitFuncMissing { .. } => "ERR_WIZER_INIT_FUNC_MISSING",
             Error::InitFuncType { .. } => "ERR_WIZER_INIT_FUNC_TYPE",
             Error::Trap(trap) => trap.reason.code(),
@@ -195,6 +203,24 @@ impl Error {
             Error::Aborted => "ERR_WIZER_ABORTED",
             Error::Internal { .. } => "ERR_WIZER_INTERNAL",
         }
+    }
+
+    /// The same error, said of a preloaded module.
+    pub(crate) fn in_preload(mut self, name: &str) -> Error {
+        match &mut self {
+            Error::Trap(trap) => trap.preload = Some(name.into()),
+            Error::InvalidModule { message, .. } | Error::InvalidText { message } => {
+                *message = format!("in the preloaded module `{name}`: {message}");
+            }
+            Error::Component { preload } | Error::ImportMissing { preload, .. } => {
+                *preload = Some(name.into());
+            }
+            Error::ImportType { message, .. } => {
+                *message = format!("in the preloaded module `{name}`: {message}");
+            }
+            _ => {}
+        }
+        self
     }
 
     pub(crate) fn option(message: impl Into<String>) -> Error {
@@ -225,6 +251,8 @@ pub struct Trap {
     /// The export that was called, `start` for the start function, or nothing where
     /// instantiation itself trapped: an active segment lies outside of its memory or table.
     pub function: Option<String>,
+    /// The preloaded module that it is a function of, by the name that it is imported under.
+    pub preload: Option<String>,
     /// The calls that were active, the innermost first.
     pub frames: Vec<Frame>,
     /// Why it ended.
@@ -297,7 +325,7 @@ pub enum TrapReason {
 }
 
 impl TrapReason {
-    fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> &'static str {
         match self {
             TrapReason::Wasm(_) => "ERR_WIZER_TRAP",
             TrapReason::Exit(_) => "ERR_WIZER_EXIT",
@@ -322,9 +350,13 @@ impl Trap {
 impl fmt::Display for Trap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.function {
-            Some(name) => write!(f, "the `{name}` function trapped"),
-            None => f.write_str("the instantiation trapped"),
+            Some(name) => write!(f, "the `{name}` function")?,
+            None => f.write_str("the instantiation")?,
         }
+        if let Some(name) = &self.preload {
+            write!(f, " of the preloaded module `{name}`")?;
+        }
+        f.write_str(" trapped")
     }
 }
 

@@ -151,7 +151,11 @@ fn pipeline(
     let main = Prepared::new(module);
     let preloads = sources
         .iter()
-        .map(|bytes| Ok(Prepared::new(Module::parse(bytes)?)))
+        .zip(&options.preloads)
+        .map(|(bytes, preload)| {
+            let module = Module::parse(bytes).map_err(|error| error.in_preload(&preload.name))?;
+            Ok(Prepared::new(module))
+        })
         .collect::<Result<Vec<_>, Error>>()?;
 
     clock.begin(Phase::Compile);
@@ -247,7 +251,8 @@ fn read_preloads(preloads: &[Preload]) -> Result<Vec<Vec<u8>>, Error> {
                 source,
             })?,
         };
-        Ok(to_binary(&bytes)?.into_owned())
+        let binary = to_binary(&bytes).map_err(|error| error.in_preload(&preload.name))?;
+        Ok(binary.into_owned())
     };
     preloads.iter().map(read).collect()
 }
@@ -273,19 +278,20 @@ fn compile_valid(
     options: &Options,
     make_linker: Option<&LinkerMaker>,
 ) -> Result<Compiled, Error> {
-    let inputs: Vec<&[u8]> = preloads
+    let (main_bytes, features) = (main.module.bytes, &options.features);
+    let inputs: Vec<(&[u8], &str)> = preloads
         .iter()
-        .chain([main])
-        .map(|prepared| prepared.module.bytes)
+        .zip(&options.preloads)
+        .map(|(prepared, preload)| (prepared.module.bytes, preload.name.as_str()))
         .collect();
-    let features = &options.features;
     std::thread::scope(|scope| {
         let valid = std::thread::Builder::new()
             .name("wizer-validate".into())
             .spawn_scoped(scope, move || {
-                inputs
-                    .iter()
-                    .try_for_each(|bytes| validate(bytes, features))
+                for (bytes, name) in inputs {
+                    validate(bytes, features).map_err(|error| error.in_preload(name))?;
+                }
+                validate(main_bytes, features)
             })
             .map_err(|e| Error::internal(format!("no thread to validate on: {e}")))?;
         let compiled = compile(main, preloads, options, make_linker);
@@ -342,11 +348,6 @@ fn compile(
                 });
             }
             Err(Error::Unsupported { message }) => {
-                // A module that no engine can compile is most often not valid: then there is
-                // no use in trying the next.
-                for prepared in preloads.iter().chain([main]) {
-                    validate(prepared.module.bytes, &options.features)?;
-                }
                 reason = format!("Winch cannot compile it: {message}");
                 last = Some(Error::Unsupported { message });
             }
@@ -374,13 +375,7 @@ fn initialize(
     let engine: &mut dyn Engine = &mut compiled.engine;
     let mut preloaded = Vec::new();
     for ((prepared, module), name) in preloads.iter().zip(&compiled.preloads).zip(names) {
-        let instance = engine.instantiate(*module, Some(name))?;
-        start(engine, instance, prepared)?;
-        if let Some(export) = prepared.module.export(REACTOR_INIT)
-            && prepared.module.is_initializer(export)
-        {
-            engine.call(instance, REACTOR_INIT, REACTOR_INIT, &[])?;
-        }
+        let instance = preload(engine, *module, prepared, name).map_err(|e| e.in_preload(name))?;
         preloaded.push(instance);
     }
     let instance = engine.instantiate(compiled.main, None)?;
@@ -403,6 +398,23 @@ fn initialize(
         main: (instance, baseline),
         preloads: baselines,
     })
+}
+
+/// Instantiates a module to import from, and runs its own initialization.
+fn preload(
+    engine: &mut dyn Engine,
+    module: ModuleId,
+    prepared: &Prepared<'_>,
+    name: &str,
+) -> Result<InstanceId, Error> {
+    let instance = engine.instantiate(module, Some(name))?;
+    start(engine, instance, prepared)?;
+    if let Some(export) = prepared.module.export(REACTOR_INIT)
+        && prepared.module.is_initializer(export)
+    {
+        engine.call(instance, REACTOR_INIT, REACTOR_INIT, &[])?;
+    }
+    Ok(instance)
 }
 
 /// Runs the start function that instrumentation took out.

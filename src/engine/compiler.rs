@@ -76,9 +76,7 @@ impl Compiler {
         options: &Options,
         make_linker: Option<MakeLinker<'_>>,
     ) -> Result<Compiler, Error> {
-        let unsupported = |e: wasmtime::Error| Error::Unsupported {
-            message: format!("{e:#}"),
-        };
+        let unsupported = |e: wasmtime::Error| Error::Unsupported { message: text(&e) };
         let engine = wasmtime::Engine::new(&config(strategy, options)).map_err(unsupported)?;
         let host = HostState::new(
             options.allow_wasi.then_some(&options.wasi),
@@ -98,7 +96,7 @@ impl Compiler {
         }
         let linker = match make_linker {
             Some(make) => make(&engine).map_err(|e| {
-                Error::option(format!("the custom linker could not be made: {e:#}"))
+                Error::option(format!("the custom linker could not be made: {}", text(&e)))
             })?,
             None => Linker::new(&engine),
         };
@@ -128,6 +126,7 @@ impl Compiler {
             let (from, name) = (import.module(), import.name());
             let Some(ty) = import.ty().func().cloned() else {
                 return Err(Error::ImportMissing {
+                    preload: None,
                     kind: match import.ty() {
                         wasmtime::ExternType::Memory(_) => "memory",
                         wasmtime::ExternType::Table(_) => "table",
@@ -201,6 +200,7 @@ impl Compiler {
         };
         Error::Trap(Box::new(Trap {
             function: function.map(Into::into),
+            preload: None,
             frames,
             reason: match self.store.data().0.limiter.refused {
                 Some((what, wanted, limit)) if error.is::<wasmtime::GcHeapOutOfMemory<()>>() => {
@@ -284,7 +284,7 @@ impl Engine for Compiler {
             Ok(Ok(compiled)) => compiled,
             Ok(Err(error)) => {
                 return Err(Error::Unsupported {
-                    message: format!("{error:#}"),
+                    message: text(&error),
                 });
             }
             Err(_) => {
@@ -339,7 +339,7 @@ impl Engine for Compiler {
         if let Some(name) = name {
             self.linker
                 .instance(&mut self.store, name, instance)
-                .map_err(|e| Error::option(format!("cannot preload `{name}`: {e:#}")))?;
+                .map_err(|e| Error::option(format!("cannot preload `{name}`: {}", text(&e))))?;
         }
         let memories = instance
             .exports(&mut self.store)
@@ -663,7 +663,9 @@ fn to_val(
             if matches!(ty.heap_type(), wasmtime::HeapType::Extern) =>
         {
             wasmtime::ExternRef::new(&mut store, number)
-                .map_err(|e| TrapReason::Host(format!("no room for a reference: {e:#}").into()))?
+                .map_err(|e| {
+                    TrapReason::Host(format!("no room for a reference: {}", text(&e)).into())
+                })?
                 .into()
         }
         (value, ty) => {
@@ -674,10 +676,28 @@ fn to_val(
     })
 }
 
+/// An error and its causes in one line. The Rust backtrace that an error may carry where
+/// `RUST_BACKTRACE` is set stays out.
+fn text(error: &wasmtime::Error) -> String {
+    let causes: Vec<String> = error
+        .chain()
+        .map(|cause| {
+            let text = cause.to_string();
+            let end = text.find("\nStack backtrace:").unwrap_or(text.len());
+            text[..end].trim_end().to_string()
+        })
+        .collect();
+    causes.join(": ")
+}
+
 /// A function's name as its author wrote it.
 fn demangle(name: &str) -> String {
     if let Ok(name) = rustc_demangle::try_demangle(name) {
         return format!("{name:#}");
+    }
+    // Without the prefix, any short name would be taken for the code of a type.
+    if !name.starts_with("_Z") {
+        return name.into();
     }
     match cpp_demangle::Symbol::new(name) {
         Ok(symbol) => symbol.demangle().unwrap_or_else(|_| name.into()),

@@ -144,14 +144,18 @@ fn lay_out_files(
     if options.files.is_empty() {
         return Ok(None);
     }
-    let root = tempfile::Builder::new()
-        .prefix("wizer-files-")
-        .tempdir()
-        .map_err(|source| Error::Io {
-            action: "create a private directory in",
-            path: std::env::temp_dir(),
-            source,
-        })?;
+    let mut temporary = tempfile::Builder::new();
+    temporary.prefix("wizer-files-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        temporary.permissions(std::fs::Permissions::from_mode(0o700));
+    }
+    let root = temporary.tempdir().map_err(|source| Error::Io {
+        action: "create a private directory in",
+        path: std::env::temp_dir(),
+        source,
+    })?;
     let mut used = [false; 2];
     for (guest, contents) in &options.files {
         let absolute = guest.starts_with('/');
@@ -173,7 +177,7 @@ fn lay_out_files(
             .join(if absolute { "absolute" } else { "relative" });
         let path = base.join(&relative);
         let parent = path.parent().unwrap_or(&base);
-        std::fs::create_dir_all(parent)
+        create_private_dirs(parent)
             .and_then(|()| std::fs::write(&path, contents))
             .map_err(|source| Error::Io {
                 action: "write the file",
@@ -188,6 +192,15 @@ fn lay_out_files(
         }
     }
     Ok(Some(root))
+}
+
+/// Creates a directory and its parents, for this user only.
+fn create_private_dirs(path: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
 }
 
 /// A guest path, relative to its root, without `.` and never leading out.
@@ -369,7 +382,7 @@ pub fn call(
         Ok(None) => Ok(Vec::new()),
         Err(error) => Err(match error.downcast_ref::<I32Exit>() {
             Some(exit) => TrapReason::Exit(exit.0),
-            None => TrapReason::Wasm(format!("`{name}` failed: {error:#}")),
+            None => TrapReason::Wasm(format!("`{name}` failed: {}", error.root_cause())),
         }),
     }
 }

@@ -10,6 +10,9 @@ use super::{
 };
 use crate::error::Error;
 
+/// What the binary format begins with.
+const MAGIC: &[u8] = b"\0asm";
+
 impl<'a> Module<'a> {
     /// Parses a core module in the binary format.
     ///
@@ -25,6 +28,14 @@ impl<'a> Module<'a> {
         if bytes.is_empty() {
             return Err(Error::InvalidModule {
                 message: "the input is empty".into(),
+                offset: Some(0),
+            });
+        }
+        if bytes.len() >= MAGIC.len() && !bytes.starts_with(MAGIC) {
+            return Err(Error::InvalidModule {
+                message: "it begins neither with `\\0asm`, as the binary format does, nor with a \
+                          parenthesis, as the text format does"
+                    .into(),
                 offset: Some(0),
             });
         }
@@ -66,7 +77,7 @@ impl<'a> Module<'a> {
             Payload::Version {
                 encoding: Encoding::Component,
                 ..
-            } => return Err(Error::Component),
+            } => return Err(Error::Component { preload: None }),
             Payload::TypeSection(types) => {
                 for group in types {
                     for ty in group?.into_types() {

@@ -8,6 +8,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -15,11 +16,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use napi::bindgen_prelude::{FromNapiValue, ToNapiValue, TypeName, Unknown, ValidateNapiValue};
-use napi::{Env, sys};
+use napi::{Either, Env, sys};
 use wasmparser::{FuncType, ValType};
 
 use super::import_failed;
 use crate::error::TrapReason;
+use crate::host::interrupt::Interrupt;
 use crate::host::{Caller, HostFunction};
 use crate::module::val_type_name;
 use crate::options::Phase;
@@ -44,7 +46,7 @@ enum ToJs {
 /// From JavaScript's thread to the module's, while an import is being called.
 enum ToWorker {
     /// The import returned, or it threw.
-    Return(Option<Vec<Value>>),
+    Return(Result<Vec<Value>, String>),
     /// Where is this memory?
     Memory(String),
     /// What is the type of this function?
@@ -130,7 +132,7 @@ impl WorkerSide {
             let answer = match request {
                 Err(_) => return Err(import_failed("the JavaScript environment is gone")),
                 Ok(ToWorker::Return(values)) => {
-                    return values.ok_or_else(|| import_failed("a JavaScript import threw"));
+                    return values.map_err(|message| import_failed(&message));
                 }
                 Ok(ToWorker::Memory(name)) => {
                     Answer::Memory(guest.memory_and_host(&name).map(|(bytes, _)| Place {
@@ -176,6 +178,8 @@ impl HostFunction for JsFunction {
 struct View {
     name: String,
     place: Place,
+    /// Which of the nested calls of imports it was made for.
+    depth: usize,
     /// The array buffer.
     buffer: sys::napi_ref,
     /// The buffer's own bytes, where it is a copy.
@@ -193,6 +197,8 @@ pub struct JsSide {
     /// Gone when the environment is, so that the module's thread does not wait for it.
     to_worker: RefCell<Option<Sender<ToWorker>>>,
     worker: Arc<WorkerSide>,
+    /// Ends the run when the environment goes away.
+    interrupt: Arc<Interrupt>,
     /// How many imports are being called.
     depth: Cell<usize>,
     views: RefCell<Vec<View>>,
@@ -202,6 +208,7 @@ pub struct JsSide {
 pub fn pair(
     env: sys::napi_env,
     dispatch: sys::napi_value,
+    interrupt: Arc<Interrupt>,
 ) -> napi::Result<(Rc<JsSide>, Arc<WorkerSide>)> {
     let (to_js, from_worker) = channel();
     let (to_worker, from_js) = channel();
@@ -217,9 +224,12 @@ pub fn pair(
         to_self: to_js,
         to_worker: RefCell::new(Some(to_worker)),
         worker: Arc::clone(&worker),
+        interrupt,
         depth: Cell::new(0),
         views: RefCell::default(),
     });
+    // SAFETY: the hook is removed when `js` is dropped, and an `Rc` does not move what it holds.
+    check(unsafe { sys::napi_add_env_cleanup_hook(env, Some(on_exit), js.hook()) })?;
     Ok((js, worker))
 }
 
@@ -258,11 +268,14 @@ impl JsSide {
         match message {
             ToJs::Call { index, ty, args } => {
                 self.depth.set(self.depth.get() + 1);
-                let views = self.views.borrow().len();
-                let result = in_scope(self.env, || self.dispatch_call(index, &ty, args));
-                self.release_views(views);
+                // The guest may have grown its memory since an outer import looked at it.
+                let moved = self.release_moved_views();
+                let result = moved
+                    .and_then(|()| in_scope(self.env, || self.dispatch_call(index, &ty, args)))
+                    .unwrap_or_else(|error| Err(error.to_string()));
+                self.release_views(self.depth.get());
                 self.depth.set(self.depth.get() - 1);
-                self.send(ToWorker::Return(result.ok().flatten()));
+                self.send(ToWorker::Return(result));
             }
             ToJs::Progress(phase) => {
                 // index.js catches what the callback throws.
@@ -276,14 +289,14 @@ impl JsSide {
         }
     }
 
-    /// Calls `dispatch(index, args, params, results)`, which returns the results or `null` where
+    /// Calls `dispatch(index, args, params, results)`, which returns the results, or a text where
     /// the import threw.
     fn dispatch_call(
         &self,
         index: u32,
         ty: &FuncType,
         args: Vec<Value>,
-    ) -> napi::Result<Option<Vec<Value>>> {
+    ) -> napi::Result<Result<Vec<Value>, String>> {
         let env = self.env;
         // SAFETY: `env` is the environment of this thread, and all values are its own.
         let returned = unsafe {
@@ -294,16 +307,15 @@ impl JsSide {
                 Vec::<String>::to_napi_value(env, type_names(ty.results()))?,
             ];
             let returned = self.call_dispatch(&arguments)?;
-            Option::<JsValues>::from_napi_value(env, returned)?
+            Either::<JsValues, String>::from_napi_value(env, returned)?
         };
-        let Some(JsValues(values)) = returned else {
-            return Ok(None);
+        let values = match returned {
+            Either::A(JsValues(values)) => values,
+            Either::B(message) => return Ok(Err(message)),
         };
-        if values.len() != ty.results().len() {
-            return Ok(None);
-        }
         let typed = values.iter().zip(ty.results());
-        Ok(typed.map(|(value, ty)| with_type(*value, *ty)).collect())
+        let typed: Option<Vec<Value>> = typed.map(|(value, ty)| with_type(*value, *ty)).collect();
+        Ok(typed.ok_or_else(|| "an import returned values of other types".into()))
     }
 
     fn call_dispatch(&self, arguments: &[sys::napi_value]) -> napi::Result<sys::napi_value> {
@@ -381,6 +393,7 @@ impl JsSide {
                 self.views.borrow_mut().push(View {
                     name: name.into(),
                     place,
+                    depth: self.depth.get(),
                     buffer: reference(raw, buffer)?,
                     copy,
                 });
@@ -399,7 +412,7 @@ impl JsSide {
     }
 
     /// Calls an exported function, with arguments that fit its type.
-    pub fn call(&self, name: &str, args: JsValues) -> napi::Result<Result<JsValues, String>> {
+    pub fn call(&self, name: &str, args: JsValues) -> napi::Result<Result<JsValues, TrapReason>> {
         let args = match self.function_type(name)? {
             Some(ty) if ty.params().len() == args.0.len() => {
                 let typed = args.0.iter().zip(ty.params());
@@ -408,23 +421,22 @@ impl JsSide {
             _ => None,
         };
         let Some(args) = args else {
-            return Ok(Err(format!(
-                "the arguments do not fit the function `{name}`"
-            )));
+            let message = format!("the arguments do not fit the function `{name}`");
+            return Ok(Err(import_failed(&message)));
         };
-        self.write_copies_back(0);
+        self.write_copies_back();
         let answer = self.ask(ToWorker::Call(name.into(), args))?;
         self.release_moved_views()?;
         match answer {
             Answer::Call(Ok(values)) => Ok(Ok(JsValues(values))),
-            Answer::Call(Err(reason)) => Ok(Err(reason.to_string())),
+            Answer::Call(Err(reason)) => Ok(Err(reason)),
             _ => Err(napi::Error::from_reason("an answer to another question")),
         }
     }
 
     /// Passes on what JavaScript wrote into copies of the memory.
-    fn write_copies_back(&self, from: usize) {
-        for view in &self.views.borrow()[from..] {
+    fn write_copies_back(&self) {
+        for view in &*self.views.borrow() {
             if let Some(copy) = view.copy {
                 // SAFETY: both are `place.len` long and apart; the module's thread waits, and
                 // the memory has not moved since `place` was asked for.
@@ -433,13 +445,17 @@ impl JsSide {
         }
     }
 
-    /// Takes the views away from JavaScript that the import made: the memory is the module's
-    /// again.
-    fn release_views(&self, from: usize) {
-        self.write_copies_back(from);
-        for view in self.views.borrow_mut().drain(from..) {
-            detach(self.env, view.buffer);
-        }
+    /// Takes the views away from JavaScript that imports of this depth and below made: the
+    /// memory is the module's again.
+    fn release_views(&self, depth: usize) {
+        self.write_copies_back();
+        self.views.borrow_mut().retain(|view| {
+            let keep = view.depth < depth;
+            if !keep {
+                detach(self.env, view.buffer);
+            }
+            keep
+        });
     }
 
     /// Takes away the views of memories that grew or moved, as growing detaches a memory's
@@ -459,6 +475,11 @@ impl JsSide {
         Ok(())
     }
 
+    /// What the hook for the environment's end is given.
+    fn hook(&self) -> *mut c_void {
+        ptr::from_ref(self).cast_mut().cast()
+    }
+
     /// The environment is going away: nobody is to wait for it.
     fn close(&self) {
         self.to_worker.borrow_mut().take();
@@ -467,8 +488,12 @@ impl JsSide {
 
 impl Drop for JsSide {
     fn drop(&mut self) {
-        // SAFETY: made in this environment, and deleted once, on its thread.
-        unsafe { sys::napi_delete_reference(self.env, self.dispatch) };
+        // SAFETY: made in this environment, and deleted once, on its thread. Removing a hook that
+        // has run already does nothing.
+        unsafe {
+            sys::napi_remove_env_cleanup_hook(self.env, Some(on_exit), self.hook());
+            sys::napi_delete_reference(self.env, self.dispatch);
+        }
     }
 }
 
@@ -528,6 +553,15 @@ impl Drop for Waker {
     }
 }
 
+/// Called on the JavaScript thread when its environment ends: the process or worker is to exit,
+/// and a run that goes on would keep it.
+unsafe extern "C" fn on_exit(js: *mut c_void) {
+    // SAFETY: the hook is removed before the `JsSide` is dropped.
+    let js = unsafe { &*(js as *const JsSide) };
+    js.interrupt.abort();
+    js.close();
+}
+
 /// Called on the JavaScript thread for each wake.
 unsafe extern "C" fn on_wake(
     env: sys::napi_env,
@@ -537,9 +571,10 @@ unsafe extern "C" fn on_wake(
 ) {
     // SAFETY: the function holds a strong reference until `finalize`.
     let js = unsafe { &*(context as *const JsSide) };
-    match env.is_null() {
-        true => js.close(),
-        false => js.serve_waiting(),
+    // A panic must not leave a function that C++ calls. Closing ends the run with an error.
+    let served = catch_unwind(AssertUnwindSafe(|| js.serve_waiting()));
+    if env.is_null() || served.is_err() {
+        js.close();
     }
 }
 

@@ -70,6 +70,13 @@ pub struct NativeError {
     pub wasm_backtrace: Option<Vec<String>>,
 }
 
+/// Why a call of an export failed.
+#[napi(object, object_from_js = false)]
+pub struct CallFailure {
+    pub code: String,
+    pub message: String,
+}
+
 /// The type of a function, by names of value types.
 #[napi(object, object_from_js = false)]
 pub struct FunctionType {
@@ -88,7 +95,7 @@ pub struct Run {
 #[napi]
 impl Run {
     /// Prepares a run. `dispatch` is called for every call of an import and every phase.
-    #[napi(constructor)]
+    #[napi(constructor, catch_unwind)]
     pub fn new(
         env: Env,
         given: String,
@@ -96,9 +103,10 @@ impl Run {
         imports: Vec<ImportName>,
         dispatch: Function<'_, (), Unknown<'_>>,
     ) -> napi::Result<Run> {
-        let (mut options, flags) = options::read(&given, contents)
+        let (mut options, progress) = options::read(&given, contents)
             .map_err(|error| napi::Error::new(napi::Status::InvalidArg, error.to_string()))?;
-        let (js, worker) = link::pair(env.raw(), dispatch.raw())?;
+        let interrupt = Arc::new(Interrupt::default());
+        let (js, worker) = link::pair(env.raw(), dispatch.raw(), Arc::clone(&interrupt))?;
         for (index, import) in (0..).zip(imports) {
             options.imports.push(Import {
                 module: import.module,
@@ -106,11 +114,8 @@ impl Run {
                 function: Arc::new(JsFunction::new(index, Arc::clone(&worker))),
             });
         }
-        let interrupt = Arc::new(Interrupt::default());
-        if flags.interruptible {
-            options.interrupt = Some(Arc::clone(&interrupt));
-        }
-        if flags.progress {
+        options.interrupt = Some(interrupt.clone());
+        if progress {
             options.progress = Some(Arc::new(move |phase| worker.progress(phase)));
         }
         Ok(Run {
@@ -121,7 +126,7 @@ impl Run {
     }
 
     /// Runs on the thread pool. The promise is always resolved.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn start(&self, env: Env, wasm: Uint8Array) -> napi::Result<AsyncTask<Job>> {
         Ok(AsyncTask::new(Job {
             // JavaScript may change or transfer its buffer while another thread reads.
@@ -132,7 +137,7 @@ impl Run {
     }
 
     /// Runs to the end, and calls JavaScript on this thread in between.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn run_sync(&self, wasm: Uint8Array) -> Settled {
         let wasm: &[u8] = &wasm;
         let wizer = SendWizer(Wizer::with_options(self.options.clone()));
@@ -158,27 +163,27 @@ impl Run {
     }
 
     /// Tells JavaScript what it has not been told yet.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn flush(&self) {
         self.js.serve_waiting();
     }
 
     /// Ends the run as soon as possible.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn abort(&self) {
         self.interrupt.abort();
     }
 
     /// The bytes of an exported memory of the instance whose import is being called, or nothing
     /// where there is no such memory.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn memory<'e>(&self, env: &'e Env, name: String) -> napi::Result<Option<Unknown<'e>>> {
         self.js.memory(env, &name)
     }
 
     /// The type of an exported function of the instance whose import is being called, or
     /// nothing where there is no such function.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn function_type(&self, name: String) -> napi::Result<Option<FunctionType>> {
         let ty = self.js.function_type(&name)?;
         Ok(ty.map(|ty| FunctionType {
@@ -189,15 +194,18 @@ impl Run {
 
     /// Calls an exported function of the instance whose import is being called. Returns an
     /// error's text where it fails.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn call(
         &self,
         name: String,
         args: JsValues,
-    ) -> napi::Result<napi::Either<JsValues, String>> {
+    ) -> napi::Result<napi::Either<JsValues, CallFailure>> {
         Ok(match self.js.call(&name, args)? {
             Ok(values) => napi::Either::A(values),
-            Err(message) => napi::Either::B(message),
+            Err(reason) => napi::Either::B(CallFailure {
+                code: reason.code().into(),
+                message: reason.to_string(),
+            }),
         })
     }
 }

@@ -37,8 +37,6 @@ struct Given {
     engine: Option<String>,
     timeout: Option<u64>,
     max_memory: Option<u64>,
-    /// Whether there is a signal; index.js listens to it.
-    signal: bool,
     /// Whether there is a callback.
     on_progress: bool,
 }
@@ -73,18 +71,12 @@ struct Mapping {
     readonly: bool,
 }
 
-/// What the run must be able to do, besides the options.
-pub struct Flags {
-    pub interruptible: bool,
-    pub progress: bool,
-}
-
-/// Reads the options.
+/// Reads the options, and whether phases are to be told.
 ///
 /// # Errors
 ///
 /// [`Error::Option`] for an unknown option or a value of the wrong kind.
-pub fn read(json: &str, contents: Contents) -> Result<(Options, Flags), Error> {
+pub fn read(json: &str, contents: Contents) -> Result<(Options, bool), Error> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     let given: Given = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|error| refusal(&error.path().to_string(), &error.into_inner()))?;
@@ -163,13 +155,7 @@ pub fn read(json: &str, contents: Contents) -> Result<(Options, Flags), Error> {
             *feature = given;
         }
     }
-    Ok((
-        options,
-        Flags {
-            interruptible: given.signal || given.on_progress,
-            progress: given.on_progress,
-        },
-    ))
+    Ok((options, given.on_progress))
 }
 
 /// The error for an option that cannot be read.

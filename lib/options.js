@@ -1,0 +1,106 @@
+'use strict'
+
+// What the options must look like, checked before the native addon reads them. What each means
+// is documented in index.d.ts.
+
+const { WizerError } = require('./error.js')
+
+const optionError = (message) => new WizerError(message, { code: 'ERR_WIZER_OPTION' })
+
+const describe = (value) =>
+  value === null ? 'null' : Array.isArray(value) ? 'an array' : typeof value === 'string' ? JSON.stringify(value) : `a value of type ${typeof value}`
+
+/** Not a Map, an array or bytes, whose entries are not properties. */
+const isRecord = (value) => Object.prototype.toString.call(value) === '[object Object]'
+const isString = (value) => typeof value === 'string'
+
+/** Kinds of values: what a message calls one, and the check. */
+const kinds = {
+  string: ['a string', isString],
+  boolean: ['a boolean', (value) => typeof value === 'boolean'],
+  strings: ['an array of strings', (value) => Array.isArray(value) && value.every(isString)],
+  stringsByName: ['an object of strings', (value) => isRecord(value) && Object.values(value).every(isString)],
+  record: ['an object', isRecord],
+  function: ['a function', (value) => typeof value === 'function'],
+  signal: ['an AbortSignal', (value) => typeof value?.addEventListener === 'function'],
+  stdin: ["bytes, 'inherit' or 'ignore'", (value) => value === 'inherit' || value === 'ignore' || isBytes(value)],
+  stdout: ["'inherit', 'ignore' or 'pipe'", (value) => ['inherit', 'ignore', 'pipe'].includes(value)],
+  milliseconds: ['a number of milliseconds from 0', (value) => typeof value === 'number' && value >= 0],
+  bytes: ['a whole number of bytes from 0', (value) => value === Infinity || (Number.isInteger(value) && value >= 0)],
+  mapDirs: [
+    'an object that holds a host path, or { host, readonly }, for each guest path',
+    (value) =>
+      isRecord(value) &&
+      Object.values(value).every(
+        (dir) =>
+          isString(dir) ||
+          (isRecord(dir) &&
+            isString(dir.host) &&
+            ['undefined', 'boolean'].includes(typeof dir.readonly) &&
+            Object.keys(dir).every((key) => key === 'host' || key === 'readonly')),
+      ),
+  ],
+  imports: ['an object, or a function that returns one', (value) => isRecord(value) || typeof value === 'function'],
+}
+
+const options = {
+  initFunc: 'string',
+  keepInitFunc: 'boolean',
+  renameFuncs: 'stringsByName',
+  allowWasi: 'boolean',
+  inheritStdio: 'boolean',
+  inheritEnv: 'boolean',
+  env: 'stringsByName',
+  args: 'strings',
+  stdin: 'stdin',
+  stdout: 'stdout',
+  stderr: 'stdout',
+  dirs: 'strings',
+  mapDirs: 'mapDirs',
+  files: 'record',
+  preload: 'record',
+  allowPreloadChanges: 'boolean',
+  imports: 'imports',
+  wasmBulkMemory: 'boolean',
+  wasmMultiMemory: 'boolean',
+  wasmMultiValue: 'boolean',
+  wasmReferenceTypes: 'boolean',
+  wasmSimd: 'boolean',
+  wasmRelaxedSimd: 'boolean',
+  relaxedSimdDeterministic: 'boolean',
+  engine: 'string',
+  timeout: 'milliseconds',
+  maxMemory: 'bytes',
+  signal: 'signal',
+  onProgress: 'function',
+}
+
+const isBytes = (value) => ArrayBuffer.isView(value) || value instanceof ArrayBuffer || value instanceof SharedArrayBuffer
+
+/** The given options without undefined ones, or an error for the first that is wrong. */
+function check(given) {
+  if (!isRecord(given)) throw optionError(`the options must be an object, not ${describe(given)}`)
+  const checked = {}
+  for (const [name, value] of Object.entries(given)) {
+    if (!Object.hasOwn(options, name)) throw optionError(`there is no option \`${name}\`; index.d.ts lists the options`)
+    if (value === undefined) continue
+    const [called, isRight] = kinds[options[name]]
+    if (!isRight(value)) throw optionError(`the option \`${name}\` must be ${called}, not ${describe(value)}`)
+    checked[name] = value
+  }
+  // A limit without end is none; the addon counts whole milliseconds.
+  for (const name of ['timeout', 'maxMemory']) if (checked[name] > Number.MAX_SAFE_INTEGER) delete checked[name]
+  if (checked.timeout !== undefined) checked.timeout = Math.ceil(checked.timeout)
+  return checked
+}
+
+/** Bytes as a `Uint8Array` over the same memory; text becomes UTF-8. */
+function toBytes(value, what) {
+  if (isString(value)) return Buffer.from(value)
+  if (value instanceof Uint8Array) return value
+  if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
+  if (isBytes(value)) return new Uint8Array(value)
+  throw optionError(`${what} must be a Uint8Array, an ArrayBuffer or a string, not ${describe(value)}`)
+}
+
+module.exports = { check, optionError, toBytes }
