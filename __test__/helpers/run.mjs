@@ -27,18 +27,20 @@ export function temporaryDirectory() {
 
 /**
  * Starts a program. `input` is what it gets on standard input (`null`: nothing yet, its stdin stays open); `patient`
- * reads its output a piece at a time, with pauses, so that the pipe is full meanwhile.
+ * reads its output a piece at a time, with pauses, so that the pipe is full meanwhile; `unread` names an output that
+ * the caller takes care of.
  *
  * @returns the process, with `done`: a promise of its status, signal and outputs
  */
-export function launch([program, ...args], { input = '', patient = false, ...options } = {}) {
+export function launch([program, ...args], { input = '', patient = false, unread, ...options } = {}) {
   const child = spawn(program, args, { cwd: root, ...options, stdio: 'pipe' })
   // Whoever does not read its input closes the pipe, which is their right.
   child.stdin.on('error', () => {})
   if (input !== null) child.stdin.end(input)
-  const read = async (stream) => {
+  const read = async (name) => {
     const chunks = []
-    for await (const chunk of stream) {
+    if (name === unread) return Buffer.alloc(0)
+    for await (const chunk of child[name]) {
       chunks.push(chunk)
       if (patient) await new Promise((resolve) => setTimeout(resolve, 2))
     }
@@ -48,7 +50,7 @@ export function launch([program, ...args], { input = '', patient = false, ...opt
     child.on('error', reject)
     child.on('close', (status, signal) => resolve({ status, signal }))
   })
-  child.done = Promise.all([exit, read(child.stdout), read(child.stderr)]).then(([end, stdout, stderr]) => ({
+  child.done = Promise.all([exit, read('stdout'), read('stderr')]).then(([end, stdout, stderr]) => ({
     ...end,
     stdout,
     stderr: stderr.toString(),
