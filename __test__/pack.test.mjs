@@ -75,6 +75,7 @@ describe('the packed packages', { skip: !(platform in targets) && `no package fo
       'index.mjs',
       'lib/error.js',
       'lib/imports.js',
+      'lib/options.js',
       'package.json',
       'platform.js',
     ])

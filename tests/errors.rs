@@ -49,8 +49,8 @@ fn bytes_that_are_no_module() {
         (&b""[..], "the input is empty"),
         (b"\0", "unexpected end"),
         (b"\0asm", "unexpected end"),
-        (b"not wasm", "magic header not detected"),
-        (b"\x7fELF\x02\x01\x01\0", "magic header not detected"),
+        (b"not wasm", "begins neither with"),
+        (b"\x7fELF\x02\x01\x01\0", "begins neither with"),
         (b"\0asm\x02\0\0\0", "unknown binary version"),
         (b"\0asm\x01\0\0\0\x7f\x01\0", "unknown section id 127"),
     ] {
