@@ -3,7 +3,7 @@
 // Calls of JavaScript functions by a module, with values converted as the WebAssembly JavaScript
 // API converts them. https://webassembly.github.io/spec/js-api/#towebassemblyvalue
 
-const { markAsUntransferable } = require('node:worker_threads')
+const { isMarkedAsUntransferable, markAsUntransferable } = require('node:worker_threads')
 const { WizerError } = require('./error.js')
 
 /** Makes a JavaScript value one of a WebAssembly type, or throws a `TypeError`. */
@@ -99,7 +99,8 @@ class ImportCalls {
         const buffer = this.inCall((run) => run.memory(String(name)))
         if (buffer === null) throw new WizerError(`the module exports no memory \`${name}\``, { code: 'ERR_WIZER_HOST' })
         // Transferred to elsewhere, it would outlive the memory.
-        markAsUntransferable(buffer)
+        // Where Node knows the question, it marks the buffer itself, and a second mark makes detaching it fatal.
+        if (!isMarkedAsUntransferable) markAsUntransferable(buffer)
         for (const name of ['transfer', 'transferToFixedLength', 'transferToImmutable']) Object.defineProperty(buffer, name, { value: undefined })
         return new Uint8Array(buffer)
       },

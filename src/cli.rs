@@ -14,6 +14,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use crate::error::Error;
 use crate::host::stdio::{Standard, write_all};
 use crate::options::{self, Dir, Options, Preload, PreloadSource};
+use crate::report::Report;
 use crate::wizer::{Failure, Outcome, Wizer};
 
 /// Pre-initialize a WebAssembly module: run its initialization function now, and write a module
@@ -120,8 +121,9 @@ struct Args {
     preload: Vec<(String, PathBuf)>,
 
     /// Let the state of preloaded modules change, although the output does not carry it
-    #[arg(long, hide_short_help = true)]
-    allow_preload_changes: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
+    allow_preload_changes: Option<bool>,
 
     /// Who runs the module: auto, baseline or optimizing
     ///
@@ -238,7 +240,7 @@ impl Args {
             init_func: self.init_func.clone(),
             keep_init_func: self.keep_init_func.unwrap_or(false),
             renames: self.rename_func.clone(),
-            allow_preload_changes: self.allow_preload_changes,
+            allow_preload_changes: self.allow_preload_changes.unwrap_or(false),
             engine: self.engine,
             timeout: self.timeout.map(Duration::from_millis),
             max_memory: self.max_memory,
@@ -324,7 +326,12 @@ pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> u8 {
             return status;
         }
     };
-    match work(&args) {
+    let worked = work(&args);
+    let reported = match &args.report {
+        Some(path) => report::write_json(path, worked.as_ref()),
+        None => Ok(()),
+    };
+    match worked.and(reported) {
         Ok(()) => 0,
         Err(error) => {
             let _ = write_all(Standard::Err, report::error(&error, colours()).as_bytes());
@@ -364,7 +371,7 @@ fn join_booleans(command: &clap::Command, args: Vec<OsString>) -> Vec<OsString> 
     out
 }
 
-fn work(args: &Args) -> Result<(), Error> {
+fn work(args: &Args) -> Result<Report, Error> {
     let wasm = read_input(args.input.as_deref())?;
     if args.output.is_none() && std::io::stdout().is_terminal() {
         return Err(Error::option(
@@ -377,9 +384,6 @@ fn work(args: &Args) -> Result<(), Error> {
     options.progress = spinner.progress();
     let result = Wizer::with_options(options).snapshot_or_output(&wasm);
     drop(spinner);
-    if let Some(path) = &args.report {
-        report::write_json(path, result.as_ref().map_err(AsRef::as_ref))?;
-    }
     let Outcome { wasm, report, .. } = result.map_err(|failure| {
         let Failure { error, .. } = *failure;
         error
@@ -401,7 +405,7 @@ fn work(args: &Args) -> Result<(), Error> {
     if args.verbose {
         let _ = write_all(Standard::Err, report::table(&report, colours()).as_bytes());
     }
-    Ok(())
+    Ok(report)
 }
 
 fn read_input(path: Option<&Path>) -> Result<Vec<u8>, Error> {
@@ -431,6 +435,37 @@ fn read_input(path: Option<&Path>) -> Result<Vec<u8>, Error> {
     }
 }
 
+/// Whether a path is another name of standard output.
+fn is_standard_output(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let id = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+        let stdout = id(Path::new("/dev/stdout"));
+        stdout.is_some() && stdout == id(path)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+/// What a path leads to in the end, also where that does not exist yet: a symbolic link stays
+/// one, and its target is replaced.
+fn link_target(path: &Path) -> PathBuf {
+    /// As many links as Linux follows.
+    const MAX_LINKS: usize = 40;
+    let mut target = path.to_path_buf();
+    for _ in 0..MAX_LINKS {
+        match std::fs::read_link(&target) {
+            Ok(next) => target = target.parent().unwrap_or(Path::new("")).join(next),
+            Err(_) => break,
+        }
+    }
+    target
+}
+
 /// Replaces a regular file as a whole or not at all; writes to anything else directly.
 fn write_output(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let failed = |source| Error::Io {
@@ -438,21 +473,19 @@ fn write_output(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         path: path.into(),
         source,
     };
-    // A symbolic link stays one: its target is replaced.
-    let (target, metadata) = match std::fs::canonicalize(path) {
-        Ok(target) => {
-            let metadata = std::fs::metadata(&target).map_err(failed)?;
-            (target, Some(metadata))
-        }
-        Err(_) => (path.to_path_buf(), None),
-    };
+    let metadata = std::fs::metadata(path).ok();
     if metadata.as_ref().is_some_and(|m| !m.is_file()) {
+        // A socket cannot be opened by name, and standard output may be one.
+        if is_standard_output(path) {
+            return write_all(Standard::Out, bytes).map_err(failed);
+        }
         return std::fs::OpenOptions::new()
             .write(true)
-            .open(&target)
+            .open(path)
             .and_then(|mut file: File| file.write_all(bytes))
             .map_err(failed);
     }
+    let target = link_target(path);
     let directory = match target.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),

@@ -7,7 +7,6 @@ use comfy_table::{Cell, CellAlignment, Table};
 
 use crate::error::Error;
 use crate::report::Report;
-use crate::wizer::{Failure, Outcome};
 
 /// An error as it is printed. Tools that spawn the program look for this shape.
 pub fn error(error: &Error, colours: bool) -> String {
@@ -58,14 +57,14 @@ pub fn warning(text: &str, colours: bool) -> String {
 }
 
 /// Writes the report of a run, or the error that ended it, as JSON.
-pub fn write_json(path: &Path, result: Result<&Outcome, &Failure>) -> Result<(), Error> {
+pub fn write_json(path: &Path, result: Result<&Report, &Error>) -> Result<(), Error> {
     let json = match result {
-        Ok(outcome) => serde_json::to_vec_pretty(&outcome.report),
-        Err(failure) => serde_json::to_vec_pretty(&serde_json::json!({
+        Ok(report) => serde_json::to_vec_pretty(report),
+        Err(error) => serde_json::to_vec_pretty(&serde_json::json!({
             "error": {
-                "code": failure.error.code(),
-                "message": failure.error.to_string(),
-                "causes": causes(&failure.error),
+                "code": error.code(),
+                "message": error.to_string(),
+                "causes": causes(error),
             }
         })),
     };
