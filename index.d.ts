@@ -13,6 +13,12 @@
 /** A module in the binary format, or text in the WebAssembly text format. */
 export type Wasm = Uint8Array | ArrayBuffer | string
 
+/**
+ * A `Buffer` of its own memory, never of a `SharedArrayBuffer`: `WebAssembly.compile` takes it as it is, with any
+ * version of `@types/node`.
+ */
+export type Bytes = ReturnType<typeof Buffer.alloc>
+
 /** How a module is initialized. Everything is optional, and nothing of the host is reachable that is not named here. */
 export interface WizerOptions {
   /**
@@ -276,13 +282,13 @@ export type Phase = 'parse' | 'instrument' | 'compile' | 'initialize' | 'snapsho
 /** What {@link snapshot} gives. */
 export interface Snapshot {
   /** The initialized module. */
-  wasm: Buffer
+  wasm: Bytes
   /** What happened. */
   report: Report
   /** What the guest wrote to standard output, where `stdout` is 'pipe'. */
-  stdout?: Buffer
+  stdout?: Bytes
   /** What the guest wrote to standard error, where `stderr` is 'pipe'. */
-  stderr?: Buffer
+  stderr?: Bytes
 }
 
 /** What happened in a run. */
@@ -379,15 +385,17 @@ export type WizerErrorCode =
 
 /** Why a run failed. The input is never changed, and no output is half written. */
 export class WizerError extends Error {
+  /** Only this package makes them; `error instanceof WizerError` tells them apart. */
+  private constructor()
   readonly name: 'WizerError'
   /** Which error it is. */
   readonly code: WizerErrorCode
   /** The calls of the module that were active, the innermost first, where its code was running. */
   readonly wasmBacktrace?: string[]
   /** What the guest had written to standard output, where `stdout` is 'pipe'. */
-  readonly stdout?: Buffer
+  readonly stdout?: Bytes
   /** What the guest had written to standard error, where `stderr` is 'pipe'. */
-  readonly stderr?: Buffer
+  readonly stderr?: Bytes
 }
 
 /**
@@ -397,7 +405,7 @@ export class WizerError extends Error {
  * @returns the initialized module
  * @throws {WizerError} by rejecting the promise
  */
-export function wizer(wasm: Wasm, options?: WizerOptions): Promise<Buffer>
+export function wizer(wasm: Wasm, options?: WizerOptions): Promise<Bytes>
 
 /**
  * Initializes a module, and returns when it is done.
@@ -405,7 +413,7 @@ export function wizer(wasm: Wasm, options?: WizerOptions): Promise<Buffer>
  * @returns the initialized module
  * @throws {WizerError}
  */
-export function wizerSync(wasm: Wasm, options?: WizerOptions): Buffer
+export function wizerSync(wasm: Wasm, options?: WizerOptions): Bytes
 
 /**
  * As {@link wizer}, and tells what happened.

@@ -39,8 +39,8 @@ export const usable: Promise<object> = wizer(bytes).then((output) => compile(out
 export async function tell(): Promise<string> {
   const { wasm, report, stdout, stderr }: Snapshot = await snapshot(bytes, { stdout: 'pipe' })
   const output: Buffer = wasm
-  same<typeof stdout, Buffer | undefined>(true)
-  same<typeof stderr, Buffer | undefined>(true)
+  same<typeof stdout, Snapshot['wasm'] | undefined>(true)
+  same<typeof stderr, Snapshot['wasm'] | undefined>(true)
   return describe(report) + output.toString('hex')
 }
 
@@ -89,8 +89,8 @@ export function explain(error: unknown): string {
   const code: WizerErrorCode = error.code
   same<typeof error.name, 'WizerError'>(true)
   same<typeof error.wasmBacktrace, string[] | undefined>(true)
-  same<typeof error.stdout, Buffer | undefined>(true)
-  same<typeof error.stderr, Buffer | undefined>(true)
+  same<typeof error.stdout, Snapshot['wasm'] | undefined>(true)
+  same<typeof error.stderr, Snapshot['wasm'] | undefined>(true)
   const { message, stack, cause }: Error = error
   // Every code has a meaning, and there are no others.
   const meanings: Record<WizerErrorCode, string> = {
