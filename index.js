@@ -3,6 +3,7 @@
 // The JavaScript API, documented in index.d.ts. What runs is the native addon; this file turns
 // options into plain values, results into promises and errors into `WizerError`.
 
+const { isMainThread } = require('node:worker_threads')
 const { loadBinding } = require('./platform.js')
 const { ImportCalls } = require('./lib/imports.js')
 const { WizerError } = require('./lib/error.js')
@@ -71,7 +72,7 @@ class Job {
   async start() {
     const unlisten = this.listen()
     try {
-      const settled = await this.run.start(this.wasm)
+      const settled = await this.run.start(this.wasm, !isMainThread)
       this.run.flush()
       return this.outcome(settled)
     } finally {

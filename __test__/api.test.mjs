@@ -865,9 +865,7 @@ describe('the Node process', () => {
   describe('is not held by a run that does not end', { concurrency: true }, () => {
     for (const [what, script] of Object.entries(unending)) {
       for (const [when, guest] of Object.entries({ 'an endless loop': ENDLESS, 'a wait for standard input': reader })) {
-        // Node waits for its thread pool before it tells anybody that a worker ends.
-        const options = { todo: what === 'a worker that is ended' && 'docs/limits.md' }
-        it(`${when}: ${what}`, options, async () => {
+        it(`${when}: ${what}`, async () => {
           const command = scriptCommand(`const guest = ${JSON.stringify(guest)}, options = { allowWasi: true }\n${script}`)
           // The limit only ends a process that hangs.
           const { status, signal } = await run(command, { input: null, timeout: 10_000, killSignal: 'SIGKILL' })

@@ -12,12 +12,9 @@ import { assemble } from './helpers/wat.mjs'
 const ways = { wizer, wizerSync: async (...args) => wizerSync(...args) }
 
 /** Runs a test by each way of calling. */
-function both(name, test, options = {}) {
-  for (const [way, call] of Object.entries(ways)) it(`${name} (${way})`, options, () => test(call))
+function both(name, test) {
+  for (const [way, call] of Object.entries(ways)) it(`${name} (${way})`, () => test(call))
 }
-
-/** A function of the host that an export hands on does not know who calls it, where a host calls it. */
-const REEXPORTED = { todo: 'calls of re-exported imports from an import, docs/limits.md' }
 
 /** The error that a run ends with. */
 async function failure(promise) {
@@ -529,13 +526,13 @@ describe('calls of exports', () => {
       if (seen.length < 3) host.call('f')
     }))
     assert.deepEqual(seen, [65536, 65536, 65536])
-  }, REEXPORTED)
+  })
 
   both('of WASI, where it is exported again', async (way) => {
     const guest = `(module (import "test" "f" (func $f)) ${wasi('random_get')} (memory (export "memory") 1)
       (export "random_get" (func $random_get)) (func (export "wizer.initialize") (call $f)))`
     await way(guest, { allowWasi: true, ...during((host) => assert.equal(host.call('random_get', 0, 8), 0)) })
-  }, REEXPORTED)
+  })
 
   both('which trap', async (way) => {
     let error

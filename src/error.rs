@@ -313,11 +313,14 @@ pub enum TrapReason {
     #[error(transparent)]
     Host(Box<dyn std::error::Error + Send + Sync>),
     /// A memory or table grew beyond the limit that was set.
-    #[error("a {what} of {wanted} bytes is beyond the limit of {limit} bytes that was set")]
+    #[error(
+        "a {what} grew, and memories and tables would take {wanted} bytes together, beyond the \
+         limit of {limit} bytes that was set"
+    )]
     Limit {
         /// `memory` or `table`.
         what: &'static str,
-        /// The size asked for.
+        /// The bytes of all memories and tables together, as asked for.
         wanted: u64,
         /// The limit.
         limit: u64,
@@ -374,6 +377,15 @@ fn invalid(message: &str, offset: Option<usize>) -> String {
             )
         }
         None => format!("the input is not a valid WebAssembly module: {message}"),
+    }
+}
+
+/// A number of things: `1 segment`, `2 segments`, `no segments`.
+pub(crate) fn counted(count: u64, thing: &str) -> String {
+    match count {
+        0 => format!("no {thing}s"),
+        1 => format!("1 {thing}"),
+        many => format!("{many} {thing}s"),
     }
 }
 

@@ -5,6 +5,10 @@
 //! input with more exports and, per passive segment, one *probe* function; function bodies are
 //! not touched, and the output is made from the input, never from this.
 //!
+//! An exported function that is an import gets a *forwarder*, which calls it: called through
+//! that, a function of the host finds the instance that it works on, as it does where the
+//! module itself calls it.
+//!
 //! Before:
 //!
 //! ```wat
@@ -36,7 +40,7 @@
 
 use wasm_encoder::{Encode, ExportKind, Function, Instruction};
 
-use crate::module::{Module, SegmentMode, needs_collector, section};
+use crate::module::{ExternKind, Module, SegmentMode, needs_collector, section};
 use crate::splice::Splice;
 use wasmparser::{RefType, ValType};
 
@@ -52,16 +56,21 @@ pub struct Instrumented {
     pub code_shift: i64,
 }
 
-/// The names of the added exports. No export of the input begins with their prefix.
+/// The names of the added exports. No export of a module of the run begins with their prefix.
 #[derive(Clone, Debug)]
 pub struct Names {
     prefix: String,
 }
 
 impl Names {
-    fn new(module: &Module<'_>) -> Names {
+    /// Names for a run of these modules.
+    pub fn new<'m, 'a: 'm>(modules: impl IntoIterator<Item = &'m Module<'a>> + Clone) -> Names {
         let mut prefix = String::from("wizer:");
-        while module.exports.iter().any(|e| e.name.starts_with(&prefix)) {
+        let taken = |prefix: &str| {
+            let mut exports = modules.clone().into_iter().flat_map(|m| &m.exports);
+            exports.any(|e| e.name.starts_with(prefix))
+        };
+        while taken(&prefix) {
             prefix.push(':');
         }
         Names { prefix }
@@ -89,6 +98,11 @@ impl Names {
         format!("{}element{index}", self.prefix)
     }
 
+    /// The forwarder to the imported function that the module exports under this name.
+    pub fn forwarder(&self, export: &str) -> String {
+        format!("{}forward:{export}", self.prefix)
+    }
+
     /// The start function.
     pub fn start(&self) -> String {
         format!("{}start", self.prefix)
@@ -96,8 +110,7 @@ impl Names {
 }
 
 /// Instruments a module.
-pub fn instrument(module: &Module<'_>) -> Instrumented {
-    let names = Names::new(module);
+pub fn instrument(module: &Module<'_>, names: &Names) -> Instrumented {
     let mut splice = Splice::new(module);
     let mut exports = Items::default();
 
@@ -120,7 +133,11 @@ pub fn instrument(module: &Module<'_>) -> Instrumented {
         exports.export(&names.start(), ExportKind::Func, start);
         splice.drop(section::START);
     }
-    add_probes(module, &names, &mut splice, &mut exports);
+    let mut added = Functions::new(module);
+    add_forwarders(module, names, &mut added, &mut exports);
+    add_probes(module, names, &mut added, &mut splice, &mut exports);
+    splice.append(section::FUNCTION, added.types.count, &added.types.bytes);
+    splice.append(section::CODE, added.bodies.count, &added.bodies.bytes);
     splice.append(section::EXPORT, exports.count, &exports.bytes);
 
     let spliced = splice.finish();
@@ -134,7 +151,7 @@ pub fn instrument(module: &Module<'_>) -> Instrumented {
     };
     Instrumented {
         bytes: spliced.bytes,
-        names,
+        names: names.clone(),
         globals,
         code_shift,
     }
@@ -166,30 +183,73 @@ impl Items {
     }
 }
 
-/// Adds one function per passive segment of a length above 0, which traps exactly when the
-/// segment was dropped: a dropped segment has length 0, and `init` checks its bounds even where
-/// it copies nothing.
-fn add_probes(module: &Module<'_>, names: &Names, splice: &mut Splice<'_>, exports: &mut Items) {
-    let mut functions = Items::default();
-    let mut bodies = Items::default();
-    let mut tables = Items::default();
-    let mut table_types: Vec<RefType> = Vec::new();
-    let mut needs_memory = false;
-    let probe_type = module.type_count();
+/// The functions that are added, behind those of the module.
+struct Functions {
+    next: u32,
+    types: Items,
+    bodies: Items,
+}
 
-    let mut probe = |name: String, body: &[Instruction<'_>], exports: &mut Items| {
+impl Functions {
+    fn new(module: &Module<'_>) -> Functions {
+        Functions {
+            next: module.functions.len(),
+            types: Items::default(),
+            bodies: Items::default(),
+        }
+    }
+
+    /// Adds a function of this type, and exports it.
+    fn push(&mut self, name: &str, ty: u32, body: &[Instruction<'_>], exports: &mut Items) {
         let mut function = Function::new([]);
         for instruction in body {
             function.instruction(instruction);
         }
         function.instruction(&Instruction::End);
-        exports.export(
-            &name,
-            ExportKind::Func,
-            module.functions.len() + functions.count,
-        );
-        functions.push(&probe_type);
-        bodies.push(&function);
+        self.types.push(&ty);
+        self.bodies.push(&function);
+        exports.export(name, ExportKind::Func, self.next);
+        self.next += 1;
+    }
+}
+
+/// Adds a forwarder for each export that is an imported function.
+fn add_forwarders(module: &Module<'_>, names: &Names, added: &mut Functions, exports: &mut Items) {
+    for export in &module.exports {
+        let imported =
+            export.kind == ExternKind::Func && export.index < module.functions.imported();
+        let ty = module.functions.get(export.index).copied();
+        let (true, Some(ty), Some(params)) = (imported, ty, module.function_type(export.index))
+        else {
+            continue;
+        };
+        let mut body: Vec<_> = (0..params.params().len() as u32)
+            .map(Instruction::LocalGet)
+            .collect();
+        body.push(Instruction::Call(export.index));
+        added.push(&names.forwarder(export.name), ty, &body, exports);
+    }
+}
+
+/// Adds one function per passive segment of a length above 0, which traps exactly when the
+/// segment was dropped: a dropped segment has length 0, and `init` checks its bounds even where
+/// it copies nothing.
+fn add_probes(
+    module: &Module<'_>,
+    names: &Names,
+    added: &mut Functions,
+    splice: &mut Splice<'_>,
+    exports: &mut Items,
+) {
+    let mut tables = Items::default();
+    let mut table_types: Vec<RefType> = Vec::new();
+    let mut needs_memory = false;
+    let probe_type = module.type_count();
+
+    let mut probes = 0;
+    let mut probe = |name: String, body: &[Instruction<'_>], exports: &mut Items| {
+        added.push(&name, probe_type, body, exports);
+        probes += 1;
     };
 
     // Without a data count section no instruction can drop a data segment.
@@ -255,14 +315,12 @@ fn add_probes(module: &Module<'_>, names: &Names, splice: &mut Splice<'_>, expor
         let body = [zero.clone(), source, zero, init];
         probe(names.element(index), &body, exports);
     }
-    if functions.count == 0 {
+    if probes == 0 {
         return;
     }
 
     // `(func)` in the binary format: form 0x60, no parameters, no results.
     splice.append(section::TYPE, 1, &[0x60, 0, 0]);
-    splice.append(section::FUNCTION, functions.count, &functions.bytes);
-    splice.append(section::CODE, bodies.count, &bodies.bytes);
     splice.append(section::TABLE, tables.count, &tables.bytes);
     if needs_memory {
         let mut memory = Items::default();

@@ -11,7 +11,7 @@ use crate::engine::{
     Compiler, Engine, InstanceId, Live, ModuleId, StoreData, Strategy, on_large_stack,
 };
 use crate::error::Error;
-use crate::instrument::{Instrumented, instrument};
+use crate::instrument::{Instrumented, Names, instrument};
 use crate::module::{Module, validate};
 use crate::options::{self, Options, Phase, Preload, PreloadSource};
 use crate::report::{BakedReport, Clock, EngineReport, Report};
@@ -146,17 +146,19 @@ fn pipeline(
     let module = Module::parse(&wasm)?;
     let plan = Plan::new(&module, options)?;
     let sources = read_preloads(&options.preloads)?;
-
-    clock.begin(Phase::Instrument);
-    let main = Prepared::new(module);
     let preloads = sources
         .iter()
         .zip(&options.preloads)
-        .map(|(bytes, preload)| {
-            let module = Module::parse(bytes).map_err(|error| error.in_preload(&preload.name))?;
-            Ok(Prepared::new(module))
-        })
+        .map(|(bytes, preload)| Module::parse(bytes).map_err(|e| e.in_preload(&preload.name)))
         .collect::<Result<Vec<_>, Error>>()?;
+
+    clock.begin(Phase::Instrument);
+    let names = Names::new(preloads.iter().chain([&module]));
+    let main = Prepared::new(module, &names);
+    let preloads: Vec<_> = preloads
+        .into_iter()
+        .map(|module| Prepared::new(module, &names))
+        .collect();
 
     clock.begin(Phase::Compile);
     let mut compiled = compile_valid(&main, &preloads, options, make_linker)?;
@@ -264,8 +266,8 @@ struct Prepared<'a> {
 }
 
 impl<'a> Prepared<'a> {
-    fn new(module: Module<'a>) -> Self {
-        let code = instrument(&module);
+    fn new(module: Module<'a>, names: &Names) -> Self {
+        let code = instrument(&module, names);
         Prepared { module, code }
     }
 }
@@ -321,7 +323,7 @@ fn compile(
     let (strategies, mut reason) = match options.engine {
         options::Engine::Auto => (
             &[Strategy::Baseline, Strategy::Optimizing][..],
-            "the compiler that is done first".to_string(),
+            "it compiles fastest".to_string(),
         ),
         options::Engine::Baseline => (&[Strategy::Baseline][..], "asked for".into()),
         options::Engine::Optimizing => (&[Strategy::Optimizing][..], "asked for".into()),

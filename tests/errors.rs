@@ -368,11 +368,11 @@ fn an_initialization_function_of_another_kind() {
     for (export, found) in [
         (
             "(func (export \"init\") (param i32 i64))",
-            "a function with 2 parameters and 0 results",
+            "a function with 2 parameters and no results",
         ),
         (
             "(func (export \"init\") (result i32) (i32.const 0))",
-            "0 parameters and 1 result",
+            "no parameters and 1 result",
         ),
         ("(memory (export \"init\") 1)", "a memory"),
         ("(table (export \"init\") 1 funcref)", "a table"),
@@ -919,7 +919,7 @@ fn a_memory_beyond_the_limit() {
     ] {
         let mut wizer = Wizer::new();
         wizer.max_memory(2 << 16);
-        let what = format!("a {what} of");
+        let what = format!("a {what} grew");
         let texts = [what.as_str(), "beyond the limit of 131072 bytes"];
         assert_error(
             &error_of(&wizer, text.as_bytes()),

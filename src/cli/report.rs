@@ -5,7 +5,7 @@ use std::path::Path;
 
 use comfy_table::{Cell, CellAlignment, Table};
 
-use crate::error::Error;
+use crate::error::{Error, counted};
 use crate::report::Report;
 
 /// An error as it is printed. Tools that spawn the program look for this shape.
@@ -125,13 +125,13 @@ pub fn table(report: &Report, colours: bool) -> String {
     for memory in &report.memories {
         sizes.add_row(vec![
             Cell::new(format!("memory {}", memory.index)),
-            right(format!("{} pages", memory.pages_before)),
+            right(counted(memory.pages_before, "page")),
             Cell::new("→"),
-            right(format!("{} pages", memory.pages_after)),
+            right(counted(memory.pages_after, "page")),
             Cell::new(format!(
-                "{} in {} segments",
+                "{} in {}",
                 bytes(memory.bytes),
-                memory.segments
+                counted(memory.segments, "segment")
             )),
         ]);
     }

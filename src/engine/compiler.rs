@@ -11,13 +11,24 @@ use super::stack::MAX_WASM_STACK;
 use super::{Engine, InstanceId, ModuleId, imported_function_types};
 use crate::error::{Error, Frame, Trap, TrapReason};
 use crate::host::{Binding, Caller, Guest, HostState, Imports, Limiter};
-use crate::instrument::Instrumented;
+use crate::instrument::{Instrumented, Names};
 use crate::module::{Module, val_type_name};
 use crate::options::{Features, Options};
 use crate::value::{Reference, Value};
 
 /// What a store holds for functions of a custom [`wasmtime::Linker`]. Opaque.
-pub struct StoreData(HostState);
+pub struct StoreData {
+    host: HostState,
+    /// How the exports that instrumentation added are called.
+    names: Option<Names>,
+}
+
+impl StoreData {
+    /// The name of the forwarder that stands for an exported function, if that is an import.
+    fn forwarder(&self, export: &str) -> Option<String> {
+        self.names.as_ref().map(|names| names.forwarder(export))
+    }
+}
 
 /// Which of wasmtime's compilers is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +53,8 @@ struct Loaded {
     module: wasmtime::Module,
     function_types: Vec<Option<FuncType>>,
     code_shift: i64,
+    /// How many functions it has without those that were added.
+    functions: u32,
 }
 
 /// An instance.
@@ -83,8 +96,8 @@ impl Compiler {
             options.max_memory,
             options.interrupt.clone(),
         )?;
-        let mut store = Store::new(&engine, StoreData(host));
-        store.limiter(|data| &mut data.0.limiter);
+        let mut store = Store::new(&engine, StoreData { host, names: None });
+        store.limiter(|data| &mut data.host.limiter);
         if let Some(interrupt) = &options.interrupt {
             store.set_epoch_deadline(1);
             let engine = engine.weak();
@@ -171,22 +184,25 @@ impl Compiler {
 
     /// The error of something that failed while code of `module` ran.
     fn failure(&self, error: wasmtime::Error, function: Option<&str>) -> Error {
-        if let Some(interrupt) = &self.store.data().0.interrupt
+        if let Some(interrupt) = &self.store.data().host.interrupt
             && let Err(ended) = interrupt.check()
         {
             return ended;
         }
-        let shift = |of: &wasmtime::Module| {
-            let loaded = self
-                .modules
-                .iter()
-                .find(|m| wasmtime::Module::same(&m.module, of));
-            loaded.map_or(0, |m| m.code_shift)
+        let loaded = |of: &wasmtime::Module| {
+            let mut modules = self.modules.iter();
+            modules.find(|m| wasmtime::Module::same(&m.module, of))
+        };
+        let shift = |of: &wasmtime::Module| loaded(of).map_or(0, |m| m.code_shift);
+        // Functions that were added are nothing that the user knows.
+        let is_own = |frame: &&wasmtime::FrameInfo| {
+            loaded(frame.module()).is_none_or(|m| frame.func_index() < m.functions)
         };
         let frames = match error.downcast_ref::<wasmtime::WasmBacktrace>() {
             Some(backtrace) => backtrace
                 .frames()
                 .iter()
+                .filter(is_own)
                 .map(|frame| Frame {
                     function: frame.func_index(),
                     name: frame.func_name().map(demangle),
@@ -202,7 +218,7 @@ impl Compiler {
             function: function.map(Into::into),
             preload: None,
             frames,
-            reason: match self.store.data().0.limiter.refused {
+            reason: match self.store.data().host.limiter.refused {
                 Some((what, wanted, limit)) if error.is::<wasmtime::GcHeapOutOfMemory<()>>() => {
                     TrapReason::Limit {
                         what,
@@ -297,7 +313,9 @@ impl Engine for Compiler {
             module: compiled,
             function_types: imported_function_types(module),
             code_shift: code.code_shift,
+            functions: module.functions.len(),
         });
+        self.store.data_mut().names = Some(code.names.clone());
         Ok(ModuleId(self.modules.len() - 1))
     }
 
@@ -357,10 +375,16 @@ impl Engine for Compiler {
         label: &str,
         args: &[Value],
     ) -> Result<Vec<Value>, Error> {
-        let func = self
-            .export(instance, export)?
-            .into_func()
-            .ok_or_else(|| Error::internal(format!("`{export}` is no function")))?;
+        let forwarder = self.store.data().forwarder(export).and_then(|name| {
+            let instance = &self.instances[instance.0].instance;
+            instance.get_export(&mut self.store, &name)
+        });
+        let func = match forwarder {
+            Some(forwarder) => forwarder,
+            None => self.export(instance, export)?,
+        }
+        .into_func()
+        .ok_or_else(|| Error::internal(format!("`{export}` is no function")))?;
         match call(&mut self.store, func, args) {
             Ok(values) => Ok(values),
             Err(error) => Err(self.failure(error, Some(label))),
@@ -413,7 +437,7 @@ impl Engine for Compiler {
     }
 
     fn host(&mut self) -> &mut HostState {
-        &mut self.store.data_mut().0
+        &mut self.store.data_mut().host
     }
 }
 
@@ -488,7 +512,10 @@ impl Guest for CallingGuest<'_, '_> {
     }
 
     fn call(&mut self, export: &str, args: &[Value]) -> Result<Vec<Value>, TrapReason> {
-        let Some(func) = self.caller.get_export(export).and_then(Extern::into_func) else {
+        let forwarder = self.caller.data().forwarder(export);
+        let forwarder = forwarder.and_then(|name| self.caller.get_export(&name));
+        let func = forwarder.or_else(|| self.caller.get_export(export));
+        let Some(func) = func.and_then(Extern::into_func) else {
             return Err(TrapReason::Host(
                 format!("the module exports no function `{export}`").into(),
             ));
@@ -499,14 +526,14 @@ impl Guest for CallingGuest<'_, '_> {
 
 impl Caller for CallingGuest<'_, '_> {
     fn host(&mut self) -> &mut HostState {
-        &mut self.caller.data_mut().0
+        &mut self.caller.data_mut().host
     }
 
     fn memory_and_host(&mut self, export: &str) -> Option<(&mut [u8], &mut HostState)> {
         match self.caller.get_export(export)? {
             Extern::Memory(memory) => {
                 let (bytes, data) = memory.data_and_store_mut(&mut *self.caller);
-                Some((bytes, &mut data.0))
+                Some((bytes, &mut data.host))
             }
             Extern::SharedMemory(memory) => {
                 let data = memory.data();
@@ -514,7 +541,7 @@ impl Caller for CallingGuest<'_, '_> {
                 // run has started none, and the memory was made by this run's instance.
                 let bytes =
                     unsafe { std::slice::from_raw_parts_mut(data.as_ptr() as *mut u8, data.len()) };
-                Some((bytes, &mut self.caller.data_mut().0))
+                Some((bytes, &mut self.caller.data_mut().host))
             }
             _ => None,
         }

@@ -12,8 +12,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicPtr, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use napi::bindgen_prelude::{FromNapiValue, ToNapiValue, TypeName, Unknown, ValidateNapiValue};
 use napi::{Either, Env, sys};
@@ -501,13 +503,16 @@ impl Drop for JsSide {
 pub struct Waker {
     function: sys::napi_threadsafe_function,
     worker: Arc<WorkerSide>,
+    pulse: Option<Pulse>,
 }
 
 // SAFETY: a thread-safe function may be released on any thread.
 unsafe impl Send for Waker {}
 
 impl Waker {
-    pub fn new(env: sys::napi_env, js: &Rc<JsSide>) -> napi::Result<Waker> {
+    /// With `pulse`, the run also ends when JavaScript is stopped, as it is when a worker is
+    /// terminated. Node says so only when its thread pool has nothing more to do.
+    pub fn new(env: sys::napi_env, js: &Rc<JsSide>, pulse: bool) -> napi::Result<Waker> {
         let mut function = ptr::null_mut();
         let name = string(env, "wizer")?;
         let context = Rc::into_raw(Rc::clone(js)) as *mut c_void;
@@ -533,15 +538,21 @@ impl Waker {
             check(status)?;
         }
         js.worker.wake.store(function, Ordering::Release);
-        Ok(Waker {
+        let mut waker = Waker {
             function,
             worker: Arc::clone(&js.worker),
-        })
+            pulse: None,
+        };
+        if pulse {
+            waker.pulse = Some(Pulse::new(function)?);
+        }
+        Ok(waker)
     }
 }
 
 impl Drop for Waker {
     fn drop(&mut self) {
+        self.pulse.take();
         self.worker.wake.store(ptr::null_mut(), Ordering::Release);
         // SAFETY: released once; nothing calls it any more.
         unsafe {
@@ -551,6 +562,72 @@ impl Drop for Waker {
             )
         };
     }
+}
+
+/// Wakes the JavaScript thread again and again, so that it notices its own end: while Node waits
+/// for its thread pool, it serves thread-safe functions and nothing else of ours.
+struct Pulse {
+    /// Dropped when it is to stop.
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How long a stopped worker may go unnoticed.
+const PULSE: Duration = Duration::from_millis(100);
+
+impl Pulse {
+    fn new(function: sys::napi_threadsafe_function) -> napi::Result<Pulse> {
+        /// A thread-safe function, on its way to another thread.
+        struct Shared(sys::napi_threadsafe_function);
+        // SAFETY: that is what it is for.
+        unsafe impl Send for Shared {}
+
+        let (stop, stopped) = channel::<()>();
+        let shared = Shared(function);
+        let thread = std::thread::Builder::new()
+            .name("wizer-pulse".into())
+            .spawn(move || {
+                let Shared(function) = { shared };
+                while stopped.recv_timeout(PULSE) == Err(RecvTimeoutError::Timeout) {
+                    // SAFETY: the `Waker` releases the function after this thread's end.
+                    let status = unsafe {
+                        sys::napi_call_threadsafe_function(
+                            function,
+                            ptr::null_mut(),
+                            sys::ThreadsafeFunctionCallMode::nonblocking,
+                        )
+                    };
+                    if status != sys::Status::napi_ok {
+                        return;
+                    }
+                }
+            })
+            .map_err(|e| napi::Error::from_reason(format!("no thread to watch the worker: {e}")))?;
+        Ok(Pulse {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Pulse {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Whether JavaScript can run: not while its environment is being ended.
+fn can_run(env: sys::napi_env) -> bool {
+    in_scope(env, || {
+        let mut text = ptr::null_mut();
+        // Of the calls that could run JavaScript, and are refused then, one that is cheap.
+        // SAFETY: `env` is the environment of this thread.
+        check(unsafe { sys::napi_coerce_to_string(env, string(env, "")?, &mut text) })
+    })
+    .is_ok()
 }
 
 /// Called on the JavaScript thread when its environment ends: the process or worker is to exit,
@@ -571,9 +648,12 @@ unsafe extern "C" fn on_wake(
 ) {
     // SAFETY: the function holds a strong reference until `finalize`.
     let js = unsafe { &*(context as *const JsSide) };
+    if env.is_null() || !can_run(env) {
+        js.interrupt.abort();
+        return js.close();
+    }
     // A panic must not leave a function that C++ calls. Closing ends the run with an error.
-    let served = catch_unwind(AssertUnwindSafe(|| js.serve_waiting()));
-    if env.is_null() || served.is_err() {
+    if catch_unwind(AssertUnwindSafe(|| js.serve_waiting())).is_err() {
         js.close();
     }
 }

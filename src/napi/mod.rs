@@ -125,14 +125,20 @@ impl Run {
         })
     }
 
-    /// Runs on the thread pool. The promise is always resolved.
+    /// Runs on the thread pool. The promise is always resolved. `in_worker` says that this is no
+    /// main thread, and may be stopped at any time.
     #[napi(catch_unwind)]
-    pub fn start(&self, env: Env, wasm: Uint8Array) -> napi::Result<AsyncTask<Job>> {
+    pub fn start(
+        &self,
+        env: Env,
+        wasm: Uint8Array,
+        in_worker: bool,
+    ) -> napi::Result<AsyncTask<Job>> {
         Ok(AsyncTask::new(Job {
             // JavaScript may change or transfer its buffer while another thread reads.
             wasm: wasm.to_vec(),
             wizer: SendWizer(Wizer::with_options(self.options.clone())),
-            _waker: Waker::new(env.raw(), &self.js)?,
+            _waker: Waker::new(env.raw(), &self.js, in_worker)?,
         }))
     }
 

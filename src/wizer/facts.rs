@@ -2,6 +2,7 @@
 
 use super::Compiled;
 use crate::engine::Engine;
+use crate::error::counted;
 use crate::module::Module;
 use crate::report::{HostCallReport, MemoryReport};
 use crate::snapshot::{MemorySnapshot, Snapshot};
@@ -22,9 +23,9 @@ pub fn host_report(compiled: &mut Compiled) -> (Vec<HostCallReport>, Vec<String>
     let open = host.wasi.as_ref().map_or(0, |wasi| wasi.open.len());
     if open > 0 {
         warnings.push(format!(
-            "the initialization left {open} file descriptor{} open, which will not exist when \
-             the output runs; close files before the initialization ends",
-            if open == 1 { "" } else { "s" }
+            "the initialization left {} open, which will not exist when the output runs; close \
+             files before the initialization ends",
+            counted(open as u64, "file descriptor")
         ));
     }
     (calls, warnings)

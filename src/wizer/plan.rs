@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::REACTOR_INIT;
-use crate::error::Error;
+use crate::error::{Error, counted};
 use crate::module::{ExternKind, Module};
 use crate::options::{DEFAULT_INIT_FUNCS, Options};
 use crate::rewrite::Exports;
@@ -67,9 +67,9 @@ fn find_init_func(module: &Module<'_>, options: &Options) -> Result<String, Erro
         let found = match export.kind {
             ExternKind::Func => match module.function_type(export.index) {
                 Some(ty) => format!(
-                    "a function with {} parameters and {} results",
-                    ty.params().len(),
-                    ty.results().len()
+                    "a function with {} and {}",
+                    counted(ty.params().len() as u64, "parameter"),
+                    counted(ty.results().len() as u64, "result")
                 ),
                 None => "a function".into(),
             },
