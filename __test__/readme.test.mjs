@@ -203,12 +203,12 @@ const PRIMES = `(module
   (func (export "nth_prime") (param $n i32) (result i32)
     (call $prime (i32.sub (local.get $n) (i32.const 1)))))`
 
-/** The command to run for one that is shown; or `{ skip }`, and why. */
+/** The command to run for one that is shown; or `{ skip }`, and why; or what else runs it, as `{ elsewhere }`. */
 function prepare(command, cwd) {
   if (command in elsewhere) {
     const [file, text] = elsewhere[command]
     assert.ok(read(file).includes(text), `${file} does not run: ${text}`)
-    return { skip: `run by ${file}` }
+    return { elsewhere: file }
   }
   const [name, ...words] = command.split(' ')
   switch (name) {
@@ -285,8 +285,6 @@ async function run(block, folder) {
     writeFileSync(join(directory, attributes.file), text)
     return undefined
   }
-  if (attributes.test) return 'run by tests/readme.rs'
-  if (attributes.before || attributes.after) return 'compared by tests/readme.rs'
   switch (language) {
     case 'console':
       return runConsole(block, directory)
@@ -319,7 +317,8 @@ function copyOf(directory) {
 function runConsole({ path, attributes, ...block }, cwd) {
   const skipped = []
   for (const { command, output, from } of commands({ path, ...block })) {
-    const { run, skip } = prepare(command, cwd)
+    const { run, skip, elsewhere } = prepare(command, cwd)
+    if (elsewhere) continue
     if (skip) {
       skipped.push(skip)
       continue
@@ -375,6 +374,8 @@ describe('what the documents show', { skip: !(platform in targets) && `no packag
       for (const [index, block] of blocks(path).entries()) {
         const { line, language, attributes, lines } = block
         if (language === 'text') continue
+        // tests/readme.rs runs these programs and compares these modules, in every document.
+        if (attributes.test || attributes.before || attributes.after) continue
         const title = attributes.file ?? lines.find((line) => line.startsWith('$ '))?.slice(2) ?? lines[0]
         it(`${path}:${line} ${title}`, async (t) => {
           // Below the directory where the README has wizer installed, so that Node finds it there.

@@ -88,12 +88,14 @@ pub fn table(report: &Report, colours: bool) -> String {
     };
     let mut text = String::new();
     let mut section = |title: &str, table: Table| {
+        if !text.is_empty() {
+            text.push('\n');
+        }
         text.push_str(&bold(title));
         text.push('\n');
         for line in table.to_string().lines() {
             text.push_str(&format!("  {}\n", line.trim_end()));
         }
-        text.push('\n');
     };
 
     let mut phases = plain();
