@@ -208,12 +208,21 @@ export interface WizerOptions {
   relaxedSimdDeterministic?: boolean
 
   /**
-   * Who runs the module: `baseline` compiles fast (Winch), `optimizing` makes fast code (Cranelift), `auto` takes the
-   * first that can compile the module.
+   * Who runs the module: `interpreter` begins at once (wasmi), `baseline` compiles fast (Winch), `optimizing` makes fast
+   * code (Cranelift). `auto` begins with the interpreter and goes over to compiled code where that pays; nothing that the
+   * module does to the outside happens twice.
    *
    * @default 'auto'
    */
-  engine?: 'auto' | 'baseline' | 'optimizing'
+  engine?: 'auto' | 'interpreter' | 'baseline' | 'optimizing'
+
+  /**
+   * Where compiled code is kept for later runs: `true` is the user's cache directory, a text another directory, `false`
+   * nowhere. Only code that took a while to compile is kept; a run that the interpreter finishes leaves no trace there.
+   *
+   * @default true
+   */
+  cache?: boolean | string
 
   /**
    * The longest time that instantiation and initialization may take, in milliseconds.
@@ -276,8 +285,11 @@ export interface Progress {
   phase: Phase
 }
 
-/** The phases of a run, in their order. */
-export type Phase = 'parse' | 'instrument' | 'compile' | 'initialize' | 'snapshot' | 'rewrite'
+/**
+ * The phases of a run, in their order. A run that goes over to compiled code comes to `compile` and `initialize` a second
+ * time.
+ */
+export type Phase = 'parse' | 'instrument' | 'compile' | 'initialize' | 'snapshot' | 'rewrite' | 'validate'
 
 /** What {@link snapshot} gives. */
 export interface Snapshot {

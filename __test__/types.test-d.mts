@@ -21,7 +21,7 @@ same<ReturnType<typeof wizer>, Promise<Snapshot['wasm']>>(true)
 same<ReturnType<typeof wizerSync>, Snapshot['wasm']>(true)
 same<ReturnType<typeof snapshot>, Promise<Snapshot>>(true)
 same<Wasm, Uint8Array | ArrayBuffer | string>(true)
-same<Phase, 'parse' | 'instrument' | 'compile' | 'initialize' | 'snapshot' | 'rewrite'>(true)
+same<Phase, 'parse' | 'instrument' | 'compile' | 'initialize' | 'snapshot' | 'rewrite' | 'validate'>(true)
 
 export async function loaded(): Promise<Buffer> {
   const { wizer, default: same } = await import('@jakechampion/wizer')

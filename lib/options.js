@@ -40,6 +40,7 @@ const kinds = {
             Object.keys(dir).every((key) => key === 'host' || key === 'readonly')),
       ),
   ],
+  cache: ['a boolean or the path of a directory', (value) => typeof value === 'boolean' || isString(value)],
   imports: ['an object, or a function that returns one', (value) => isRecord(value) || typeof value === 'function'],
 }
 
@@ -69,6 +70,7 @@ const options = {
   wasmRelaxedSimd: 'boolean',
   relaxedSimdDeterministic: 'boolean',
   engine: 'string',
+  cache: 'cache',
   timeout: 'milliseconds',
   maxMemory: 'bytes',
   signal: 'signal',

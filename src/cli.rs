@@ -13,7 +13,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 use crate::error::Error;
 use crate::host::stdio::{Standard, write_all};
-use crate::options::{self, Dir, Options, Preload, PreloadSource};
+use crate::options::{self, CacheLocation, Dir, Options, Preload, PreloadSource};
 use crate::report::Report;
 use crate::wizer::{Failure, Outcome, Wizer};
 
@@ -125,12 +125,21 @@ struct Args {
           default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     allow_preload_changes: Option<bool>,
 
-    /// Who runs the module: auto, baseline or optimizing
+    /// Who runs the module: auto, interpreter, baseline or optimizing
     ///
-    /// `baseline` compiles fast (Winch), `optimizing` makes fast code (Cranelift). `auto` takes
-    /// the first that can compile the module.
+    /// `interpreter` begins at once (wasmi), `baseline` compiles fast (Winch), `optimizing` makes
+    /// fast code (Cranelift). `auto` begins with the interpreter and goes over to compiled code
+    /// where that pays; nothing that the module does to the outside happens twice.
     #[arg(long, hide_short_help = true, value_name = "ENGINE", default_value = "auto", value_parser = engine)]
     engine: options::Engine,
+
+    /// Neither use nor keep compiled code of other runs
+    #[arg(long, hide_short_help = true, conflicts_with = "cache_dir")]
+    no_cache: bool,
+
+    /// Where to keep compiled code for other runs [default: the user's cache directory]
+    #[arg(long, hide_short_help = true, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
 
     /// End with an error when the initialization takes longer, in milliseconds [default: none]
     #[arg(long, hide_short_help = true, value_name = "MS")]
@@ -242,6 +251,11 @@ impl Args {
             renames: self.rename_func.clone(),
             allow_preload_changes: self.allow_preload_changes.unwrap_or(false),
             engine: self.engine,
+            cache: match (&self.cache_dir, self.no_cache) {
+                (Some(directory), _) => CacheLocation::In(directory.clone()),
+                (None, true) => CacheLocation::Off,
+                (None, false) => CacheLocation::OfUser,
+            },
             timeout: self.timeout.map(Duration::from_millis),
             max_memory: self.max_memory,
             allow_wasi: self.allow_wasi.unwrap_or(false),

@@ -38,6 +38,8 @@
 //!   (export "wizer:start" (func $main)))
 //! ```
 
+use std::sync::Arc;
+
 use wasm_encoder::{Encode, ExportKind, Function, Instruction};
 
 use crate::module::{ExternKind, Module, SegmentMode, needs_collector, section};
@@ -46,8 +48,8 @@ use wasmparser::{RefType, ValType};
 
 /// A module made ready to be run and read.
 pub struct Instrumented {
-    /// The module in the binary format.
-    pub bytes: Vec<u8>,
+    /// The module in the binary format; shared with the thread that compiles it.
+    pub bytes: Arc<Vec<u8>>,
     /// How the added exports are called.
     pub names: Names,
     /// Which globals can be read: the mutable ones, and immutable ones that may hold objects.
@@ -150,7 +152,7 @@ pub fn instrument(module: &Module<'_>, names: &Names) -> Instrumented {
         _ => 0,
     };
     Instrumented {
-        bytes: spliced.bytes,
+        bytes: Arc::new(spliced.bytes),
         names: names.clone(),
         globals,
         code_shift,

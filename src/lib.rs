@@ -57,7 +57,7 @@ pub use engine::StoreData;
 pub use error::{Error, Frame, Trap, TrapReason};
 pub use host::interrupt::Interrupt;
 pub use host::{Guest, HostError};
-pub use options::{DEFAULT_INIT_FUNCS, Engine, Phase};
+pub use options::{CacheLocation, DEFAULT_INIT_FUNCS, Engine, Phase};
 pub use report::{BakedReport, EngineReport, HostCallReport, MemoryReport, PhaseReport, Report};
 pub use rewrite::MAX_OUTPUT_BYTES;
 pub use value::{Reference, Value};

@@ -33,6 +33,7 @@ pub struct Options {
     pub wasi: Wasi,
     pub features: Features,
     pub engine: Engine,
+    pub cache: CacheLocation,
     /// How long initialization may take.
     pub timeout: Option<Duration>,
     /// The most bytes that all memories together may have.
@@ -55,7 +56,7 @@ pub enum Phase {
     Parse,
     /// Making the module's state readable.
     Instrument,
-    /// Making machine code.
+    /// Getting code ready: loading it into the interpreter, or waiting for machine code.
     Compile,
     /// Instantiating, and running the initialization.
     Initialize,
@@ -63,6 +64,8 @@ pub enum Phase {
     Snapshot,
     /// Writing the initialized module.
     Rewrite,
+    /// Waiting for the end of the validation, which goes on beside everything else.
+    Validate,
 }
 
 impl Phase {
@@ -75,6 +78,7 @@ impl Phase {
             Phase::Initialize => "initialize",
             Phase::Snapshot => "snapshot",
             Phase::Rewrite => "rewrite",
+            Phase::Validate => "validate",
         }
     }
 }
@@ -97,9 +101,12 @@ pub enum PreloadSource {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Engine {
-    /// The fastest to be done, as far as one can tell beforehand.
+    /// The fastest to be done, as far as one can tell: the interpreter at first, and compiled
+    /// code as soon as that pays.
     #[default]
     Auto,
+    /// An interpreter, which begins at once (wasmi).
+    Interpreter,
     /// A compiler that makes code fast (Winch).
     Baseline,
     /// A compiler that makes fast code (Cranelift).
@@ -111,15 +118,29 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] for a name that is none of `auto`, `baseline` and `optimizing`.
+    /// [`Error::Option`] for a name that is none of `auto`, `interpreter`, `baseline` and
+    /// `optimizing`.
     pub fn from_name(name: &str) -> Result<Engine, Error> {
         match name {
             "auto" => Ok(Engine::Auto),
+            "interpreter" => Ok(Engine::Interpreter),
             "baseline" => Ok(Engine::Baseline),
             "optimizing" => Ok(Engine::Optimizing),
             other => Err(Error::option(format!(
-                "`{other}` is no engine; choose `auto`, `baseline` or `optimizing`"
+                "`{other}` is no engine; choose `auto`, `interpreter`, `baseline` or `optimizing`"
             ))),
         }
     }
+}
+
+/// Where compiled code is kept for later runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CacheLocation {
+    /// In the user's directory for such things.
+    #[default]
+    OfUser,
+    /// In this directory.
+    In(PathBuf),
+    /// Nowhere.
+    Off,
 }

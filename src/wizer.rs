@@ -7,13 +7,12 @@ mod plan;
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use crate::engine::{
-    Compiler, Engine, InstanceId, Live, ModuleId, StoreData, Strategy, on_large_stack,
-};
+use crate::engine::tier::Job;
+use crate::engine::{Engine, InstanceId, Live, Prepared, StoreData};
 use crate::error::Error;
-use crate::instrument::{Instrumented, Names, instrument};
-use crate::module::{Module, validate};
-use crate::options::{self, Options, Phase, Preload, PreloadSource};
+use crate::instrument::Names;
+use crate::module::{Module, Validation};
+use crate::options::{Options, Phase, Preload, PreloadSource};
 use crate::report::{BakedReport, Clock, EngineReport, Report};
 use crate::rewrite::rewrite;
 use crate::snapshot::{Baseline, Snapshot};
@@ -134,7 +133,7 @@ impl From<Error> for Box<Failure> {
     }
 }
 
-/// The pipeline: parse, instrument, compile, initialize, snapshot, rewrite.
+/// The pipeline: parse, instrument, initialize, snapshot, rewrite; and validate beside them.
 fn pipeline(
     wasm: &[u8],
     options: &Options,
@@ -146,88 +145,93 @@ fn pipeline(
     let module = Module::parse(&wasm)?;
     let plan = Plan::new(&module, options)?;
     let sources = read_preloads(&options.preloads)?;
-    let preloads = sources
-        .iter()
-        .zip(&options.preloads)
-        .map(|(bytes, preload)| Module::parse(bytes).map_err(|e| e.in_preload(&preload.name)))
-        .collect::<Result<Vec<_>, Error>>()?;
-
-    clock.begin(Phase::Instrument);
-    let names = Names::new(preloads.iter().chain([&module]));
-    let main = Prepared::new(module, &names);
-    let preloads: Vec<_> = preloads
-        .into_iter()
-        .map(|module| Prepared::new(module, &names))
-        .collect();
-
-    clock.begin(Phase::Compile);
-    let mut compiled = compile_valid(&main, &preloads, options, make_linker)?;
-
-    clock.begin(Phase::Initialize);
-    if let (Some(limit), Some(interrupt)) = (options.timeout, &options.interrupt) {
-        interrupt
-            .watch(limit)
-            .map_err(|e| Error::internal(format!("no thread for the timeout: {e}")))?;
+    let preload_names: Vec<&str> = options.preloads.iter().map(|p| p.name.as_str()).collect();
+    let mut inputs = Vec::new();
+    for (bytes, name) in sources.iter().zip(&preload_names) {
+        inputs.push(Module::parse(bytes).map_err(|error| error.in_preload(name))?);
     }
-    let names: Vec<&str> = options.preloads.iter().map(|p| p.name.as_str()).collect();
-    let run = on_large_stack(|| initialize(&mut compiled, &plan, &main, &preloads, &names))
-        .and_then(|run| run)
-        .and_then(|run| match &options.interrupt {
-            Some(interrupt) => interrupt.check().map(|()| run),
-            None => Ok(run),
+    inputs.push(module);
+
+    std::thread::scope(|scope| {
+        let labels = preload_names.iter().copied().map(Some).chain([None]);
+        let to_validate = inputs.iter().map(|m| m.bytes).zip(labels).collect();
+        let validation = Validation::begin(scope, to_validate, &options.features)?;
+
+        clock.begin(Phase::Instrument);
+        let names = Names::new(&inputs);
+        let modules: Vec<_> = inputs
+            .into_iter()
+            .map(|module| Prepared::new(module, &names))
+            .collect();
+
+        let job = Job {
+            modules: &modules,
+            options,
+            make_linker,
+            validation: &validation,
+        };
+        let ran = job.run(&mut clock, &|engine| {
+            initialize(engine, &plan, &modules, &preload_names)
         });
-    let (stdout, stderr) = match &compiled.engine.host().wasi {
-        Some(wasi) => (wasi.stdout.take(), wasi.stderr.take()),
-        None => (None, None),
-    };
-    let written = |error| {
-        Box::new(Failure {
-            error,
-            stdout: stdout.clone(),
-            stderr: stderr.clone(),
+        let mut ran = match ran {
+            Ok(ran) => ran,
+            // An engine may well refuse what is not valid.
+            Err(error) => return Err(validation.wait().err().unwrap_or(error).into()),
+        };
+        let engine = &mut *ran.engine;
+        let written = ran.result.and_then(|run| {
+            clock.begin(Phase::Snapshot);
+            if !options.allow_preload_changes {
+                check_preloads(engine, &run, &modules, &preload_names)?;
+            }
+            let main = modules.last().expect("the module itself");
+            let mut live = live(engine, run.main.0, main);
+            let snapshot = Snapshot::capture(&mut live, &main.module, &main.code, &run.main.1)?;
+
+            clock.begin(Phase::Rewrite);
+            let rewritten = rewrite(&main.module, &snapshot, &plan.exports)?;
+            Ok((rewritten, memory_report(&main.module, &snapshot)))
+        });
+
+        clock.begin(Phase::Validate);
+        validation.wait()?;
+        let released = engine.host().release();
+        let (stdout, stderr) = engine.host().captured();
+        let failed = |error| {
+            Box::new(Failure {
+                error,
+                stdout: stdout.clone(),
+                stderr: stderr.clone(),
+            })
+        };
+        let (rewritten, memories) = written.map_err(failed)?;
+        released.map_err(failed)?;
+
+        let (host_calls, mut warnings) = host_report(engine.host());
+        warnings.splice(0..0, plan.warnings.iter().cloned());
+        let main = modules.last().expect("the module itself");
+        let report = Report {
+            engine: EngineReport {
+                name: engine.name().into(),
+                reason: ran.reason,
+            },
+            phases: clock.finish(),
+            input_bytes: wasm.len() as u64,
+            output_bytes: rewritten.bytes.len() as u64,
+            code_shift: rewritten.code_shift,
+            memories,
+            baked: BakedReport::count(&host_calls),
+            host_calls,
+            assumed_globals: assumed_globals(&main.module),
+            dropped_sections: rewritten.dropped_sections,
+            warnings,
+        };
+        Ok(Outcome {
+            wasm: rewritten.bytes,
+            report,
+            stdout,
+            stderr,
         })
-    };
-    let run = run.map_err(written)?;
-
-    clock.begin(Phase::Snapshot);
-    if !options.allow_preload_changes {
-        check_preloads(&mut compiled, &run, &preloads, &names).map_err(written)?;
-    }
-    let (host_calls, mut warnings) = host_report(&mut compiled);
-    warnings.splice(0..0, plan.warnings);
-    let mut live = Live {
-        engine: &mut compiled.engine,
-        instance: run.main.0,
-        names: &main.code.names,
-    };
-    let snapshot =
-        Snapshot::capture(&mut live, &main.module, &main.code, &run.main.1).map_err(written)?;
-
-    clock.begin(Phase::Rewrite);
-    let rewritten = rewrite(&main.module, &snapshot, &plan.exports).map_err(written)?;
-    let memories = memory_report(&main.module, &snapshot);
-    drop(snapshot);
-    let report = Report {
-        engine: EngineReport {
-            name: compiled.engine.name().into(),
-            reason: compiled.reason,
-        },
-        phases: clock.finish(),
-        input_bytes: wasm.len() as u64,
-        output_bytes: rewritten.bytes.len() as u64,
-        code_shift: rewritten.code_shift,
-        memories,
-        baked: BakedReport::count(&host_calls),
-        host_calls,
-        assumed_globals: assumed_globals(&main.module),
-        dropped_sections: rewritten.dropped_sections,
-        warnings,
-    };
-    Ok(Outcome {
-        wasm: rewritten.bytes,
-        report,
-        stdout,
-        stderr,
     })
 }
 
@@ -259,106 +263,6 @@ fn read_preloads(preloads: &[Preload]) -> Result<Vec<Vec<u8>>, Error> {
     preloads.iter().map(read).collect()
 }
 
-/// A module and its instrumented twin.
-struct Prepared<'a> {
-    module: Module<'a>,
-    code: Instrumented,
-}
-
-impl<'a> Prepared<'a> {
-    fn new(module: Module<'a>, names: &Names) -> Self {
-        let code = instrument(&module, names);
-        Prepared { module, code }
-    }
-}
-
-/// Compiles the modules, and validates them beside it: what an engine validates is the
-/// instrumented module, in which there is more to refer to than in the input.
-fn compile_valid(
-    main: &Prepared<'_>,
-    preloads: &[Prepared<'_>],
-    options: &Options,
-    make_linker: Option<&LinkerMaker>,
-) -> Result<Compiled, Error> {
-    let (main_bytes, features) = (main.module.bytes, &options.features);
-    let inputs: Vec<(&[u8], &str)> = preloads
-        .iter()
-        .zip(&options.preloads)
-        .map(|(prepared, preload)| (prepared.module.bytes, preload.name.as_str()))
-        .collect();
-    std::thread::scope(|scope| {
-        let valid = std::thread::Builder::new()
-            .name("wizer-validate".into())
-            .spawn_scoped(scope, move || {
-                for (bytes, name) in inputs {
-                    validate(bytes, features).map_err(|error| error.in_preload(name))?;
-                }
-                validate(main_bytes, features)
-            })
-            .map_err(|e| Error::internal(format!("no thread to validate on: {e}")))?;
-        let compiled = compile(main, preloads, options, make_linker);
-        match valid.join() {
-            Ok(valid) => valid.and(compiled),
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
-}
-
-/// An engine with all modules loaded.
-struct Compiled {
-    engine: Compiler,
-    /// Why this engine.
-    reason: String,
-    main: ModuleId,
-    preloads: Vec<ModuleId>,
-}
-
-/// Loads the modules into the engine that the options ask for, or the first that can.
-fn compile(
-    main: &Prepared<'_>,
-    preloads: &[Prepared<'_>],
-    options: &Options,
-    make_linker: Option<&LinkerMaker>,
-) -> Result<Compiled, Error> {
-    let (strategies, mut reason) = match options.engine {
-        options::Engine::Auto => (
-            &[Strategy::Baseline, Strategy::Optimizing][..],
-            "it compiles fastest".to_string(),
-        ),
-        options::Engine::Baseline => (&[Strategy::Baseline][..], "asked for".into()),
-        options::Engine::Optimizing => (&[Strategy::Optimizing][..], "asked for".into()),
-    };
-    let mut last = None;
-    for &strategy in strategies {
-        let load = || {
-            let mut engine = Compiler::new(strategy, options, make_linker)?;
-            let load = |engine: &mut Compiler, p: &Prepared<'_>| engine.load(&p.module, &p.code);
-            let preloads = preloads
-                .iter()
-                .map(|p| load(&mut engine, p))
-                .collect::<Result<_, _>>()?;
-            let main = load(&mut engine, main)?;
-            Ok((engine, main, preloads))
-        };
-        match load() {
-            Ok((engine, main, preloads)) => {
-                return Ok(Compiled {
-                    engine,
-                    reason,
-                    main,
-                    preloads,
-                });
-            }
-            Err(Error::Unsupported { message }) => {
-                reason = format!("Winch cannot compile it: {message}");
-                last = Some(Error::Unsupported { message });
-            }
-            Err(other) => return Err(other),
-        }
-    }
-    Err(last.unwrap_or_else(|| Error::internal("no engine was tried")))
-}
-
 /// The instances of a run, each with its state before any of its code ran.
 struct Run {
     main: (InstanceId, Baseline),
@@ -368,19 +272,18 @@ struct Run {
 /// Instantiates everything and runs what is to be run, each function once: the start function,
 /// the reactor's `_initialize`, the initialization function.
 fn initialize(
-    compiled: &mut Compiled,
+    engine: &mut dyn Engine,
     plan: &Plan,
-    main: &Prepared<'_>,
-    preloads: &[Prepared<'_>],
-    names: &[&str],
+    modules: &[Prepared<'_>],
+    preload_names: &[&str],
 ) -> Result<Run, Error> {
-    let engine: &mut dyn Engine = &mut compiled.engine;
+    let (main, preloads) = modules.split_last().expect("the module itself");
     let mut preloaded = Vec::new();
-    for ((prepared, module), name) in preloads.iter().zip(&compiled.preloads).zip(names) {
-        let instance = preload(engine, *module, prepared, name).map_err(|e| e.in_preload(name))?;
+    for (index, (prepared, name)) in preloads.iter().zip(preload_names).enumerate() {
+        let instance = preload(engine, index, prepared, name).map_err(|e| e.in_preload(name))?;
         preloaded.push(instance);
     }
-    let instance = engine.instantiate(compiled.main, None)?;
+    let instance = engine.instantiate(preloads.len(), None)?;
 
     // After instantiation, as the output's instantiation repeats what it does to imports.
     let mut baselines = Vec::new();
@@ -405,11 +308,11 @@ fn initialize(
 /// Instantiates a module to import from, and runs its own initialization.
 fn preload(
     engine: &mut dyn Engine,
-    module: ModuleId,
+    index: usize,
     prepared: &Prepared<'_>,
     name: &str,
 ) -> Result<InstanceId, Error> {
-    let instance = engine.instantiate(module, Some(name))?;
+    let instance = engine.instantiate(index, Some(name))?;
     start(engine, instance, prepared)?;
     if let Some(export) = prepared.module.export(REACTOR_INIT)
         && prepared.module.is_initializer(export)
@@ -445,13 +348,13 @@ fn live<'e>(
 
 /// The output does not carry preloaded modules, so their state must be what it was.
 fn check_preloads(
-    compiled: &mut Compiled,
+    engine: &mut dyn Engine,
     run: &Run,
-    preloads: &[Prepared<'_>],
+    modules: &[Prepared<'_>],
     names: &[&str],
 ) -> Result<(), Error> {
-    for (((instance, baseline), prepared), name) in run.preloads.iter().zip(preloads).zip(names) {
-        let mut live = live(&mut compiled.engine, *instance, prepared);
+    for (((instance, baseline), prepared), name) in run.preloads.iter().zip(modules).zip(names) {
+        let mut live = live(engine, *instance, prepared);
         baseline
             .check(&mut live, &prepared.module, &prepared.code)
             .map_err(|error| match error {

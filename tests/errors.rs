@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::fixtures::{self, Setup};
+use common::fixtures::{self, Fixture, Setup};
 use common::structure::validate;
 use common::{chain, initialize_and_judge};
 use wasmparser::{Operator, Parser, Payload};
@@ -889,7 +889,8 @@ fn an_environment_that_makes_no_sense() {
 
 #[test]
 fn a_compiler_that_cannot_compile_the_module() {
-    for fixture in fixtures::all().iter().filter(|f| f.setup.only_optimizing) {
+    let refused = |f: &&Fixture| f.setup.refused_by.contains(&Engine::Baseline);
+    for fixture in fixtures::all().iter().filter(refused) {
         let error = error_of(
             fixture.setup.wizer().engine(Engine::Baseline),
             &fixture.wasm,

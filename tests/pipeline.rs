@@ -46,26 +46,36 @@ fn text_and_binary_give_the_same_bytes() {
 }
 
 #[test]
-fn both_compilers_give_the_same_bytes() {
+fn all_engines_give_the_same_bytes() {
     fixtures::each(|Fixture { name, wasm, setup }| {
         let run = |engine| setup.wizer().engine(engine).snapshot(wasm);
-        let optimizing = run(Engine::Optimizing).unwrap();
         let auto = run(Engine::Auto).unwrap();
-        assert_eq!(optimizing.report.engine.name, "wasmtime (Cranelift)");
-        assert!(auto.wasm == optimizing.wasm, "{name}: auto");
-        match run(Engine::Baseline) {
-            Ok(baseline) => {
-                assert!(!setup.only_optimizing, "{name}: it says `only: optimizing`");
-                assert_eq!(baseline.report.engine.name, "wasmtime (Winch)");
-                assert_eq!(auto.report.engine.name, "wasmtime (Winch)");
-                assert!(baseline.wasm == optimizing.wasm, "{name}");
+        for (engine, runs_on) in [
+            (Engine::Interpreter, "wasmi"),
+            (Engine::Baseline, "wasmtime (Winch)"),
+            (Engine::Optimizing, "wasmtime (Cranelift)"),
+        ] {
+            let refused = setup.refused_by.contains(&engine);
+            match run(engine) {
+                Ok(outcome) => {
+                    assert!(!refused, "{name}: {runs_on} can run it");
+                    assert_eq!(outcome.report.engine.name, runs_on);
+                    assert_eq!(outcome.report.engine.reason, "asked for");
+                    assert!(outcome.wasm == auto.wasm, "{name}: {runs_on}");
+                }
+                Err(error @ Error::Unsupported { .. }) => {
+                    assert!(refused, "{name}: {runs_on}: {}", chain(&error));
+                }
+                Err(error) => panic!("{name}: {runs_on}: {}", chain(&error)),
             }
-            Err(error @ Error::Unsupported { .. }) => {
-                assert!(setup.only_optimizing, "{name}: {}", chain(&error));
-                assert_eq!(auto.report.engine.name, "wasmtime (Cranelift)");
-            }
-            Err(error) => panic!("{name}: {}", chain(&error)),
         }
+        // No fixture does what cannot be done twice.
+        let interpreted = auto.report.engine.name == "wasmi";
+        assert_eq!(
+            interpreted,
+            !setup.refused_by.contains(&Engine::Interpreter),
+            "{name}"
+        );
     });
 }
 
@@ -311,8 +321,14 @@ fn the_report_tells_of_phases_and_of_calls_of_the_host() {
         })
         .snapshot(text.as_bytes())
         .unwrap();
-    let phases = [Parse, Instrument, Compile, Initialize, Snapshot, Rewrite];
-    assert_eq!(*seen.lock().unwrap(), phases);
+    // The interpreter comes to the import, which must not be called twice.
+    let told = [
+        Parse, Instrument, Compile, Initialize, Compile, Initialize, Snapshot, Rewrite, Validate,
+    ];
+    assert_eq!(*seen.lock().unwrap(), told);
+    let phases = [
+        Parse, Instrument, Compile, Initialize, Snapshot, Rewrite, Validate,
+    ];
     let reported: Vec<_> = outcome.report.phases.iter().map(|p| p.phase).collect();
     assert_eq!(reported, phases);
     let calls = outcome.report.host_calls.iter();

@@ -94,9 +94,10 @@ fn doing(phase: Phase) -> &'static str {
     match phase {
         Phase::Parse => "reading the module",
         Phase::Instrument => "instrumenting the module",
-        Phase::Compile => "compiling the module",
+        Phase::Compile => "getting the code ready",
         Phase::Initialize => "running the initialization",
         Phase::Snapshot => "reading the state",
         Phase::Rewrite => "writing the module",
+        Phase::Validate => "validating the module",
     }
 }

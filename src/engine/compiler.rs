@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use wasmparser::FuncType;
 use wasmtime::{AsContextMut, Config, Extern, Func, Instance, Linker, Store, Val};
 
 use super::stack::MAX_WASM_STACK;
-use super::{Engine, InstanceId, ModuleId, imported_function_types};
+use super::{Engine, InstanceId, Prepared, imported_function_types};
 use crate::error::{Error, Frame, Trap, TrapReason};
 use crate::host::{Binding, Caller, Guest, HostState, Imports, Limiter};
-use crate::instrument::{Instrumented, Names};
-use crate::module::{Module, val_type_name};
-use crate::options::{Features, Options};
+use crate::instrument::Names;
+use crate::module::{Features, signature};
 use crate::value::{Reference, Value};
 
 /// What a store holds for functions of a custom [`wasmtime::Linker`]. Opaque.
@@ -40,7 +40,8 @@ pub enum Strategy {
 }
 
 impl Strategy {
-    fn name(self) -> &'static str {
+    /// The name of the engine that runs its code, for reports.
+    pub fn name(self) -> &'static str {
         match self {
             Strategy::Baseline => "wasmtime (Winch)",
             Strategy::Optimizing => "wasmtime (Cranelift)",
@@ -48,7 +49,94 @@ impl Strategy {
     }
 }
 
-/// A loaded module, and what instantiating it takes.
+/// What compiled code depends on besides the modules.
+#[derive(Clone, Copy)]
+pub struct Settings {
+    pub features: Features,
+    /// Whether a run of it can be ended from outside.
+    pub interruptible: bool,
+}
+
+/// Machine code for the modules of a run.
+#[derive(Clone)]
+pub struct Code {
+    strategy: Strategy,
+    engine: wasmtime::Engine,
+    modules: Vec<wasmtime::Module>,
+}
+
+impl Code {
+    /// An engine for a strategy, without any code.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] where the compiler does not exist for this machine.
+    pub fn engine(strategy: Strategy, settings: Settings) -> Result<wasmtime::Engine, Error> {
+        wasmtime::Engine::new(&config(strategy, settings))
+            .map_err(|e| Error::Unsupported { message: text(&e) })
+    }
+
+    /// Compiles modules.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] where the compiler cannot compile one of them, or it is not valid.
+    pub fn compile(
+        strategy: Strategy,
+        engine: wasmtime::Engine,
+        modules: &[Arc<Vec<u8>>],
+    ) -> Result<Code, Error> {
+        // A compiler that gives up by a panic has not touched anything that is kept.
+        let compile = |bytes: &Arc<Vec<u8>>| match catch_unwind(AssertUnwindSafe(|| {
+            wasmtime::Module::from_binary(&engine, bytes)
+        })) {
+            Ok(Ok(compiled)) => Ok(compiled),
+            Ok(Err(error)) => Err(text(&error)),
+            Err(_) => Err(format!("{} gave up on it", strategy.name())),
+        };
+        let compiled: Result<_, _> = modules.iter().map(compile).collect();
+        let modules = compiled.map_err(|message| Error::Unsupported { message })?;
+        Ok(Code {
+            strategy,
+            engine,
+            modules,
+        })
+    }
+
+    /// Which compiler made it.
+    pub fn strategy(&self) -> Strategy {
+        self.strategy
+    }
+
+    /// The code in a form that [`Code::deserialize`] reads, one for each module.
+    pub fn serialize(&self) -> Option<Vec<Vec<u8>>> {
+        self.modules.iter().map(|m| m.serialize().ok()).collect()
+    }
+
+    /// Code as it was before it was serialized; `None` if this build cannot use it.
+    ///
+    /// # Safety
+    ///
+    /// The bytes must be what [`Code::serialize`] gave: they become machine code.
+    pub unsafe fn deserialize(
+        strategy: Strategy,
+        engine: wasmtime::Engine,
+        modules: &[Vec<u8>],
+    ) -> Option<Code> {
+        let modules = modules
+            .iter()
+            // SAFETY: passed on to the caller.
+            .map(|bytes| unsafe { wasmtime::Module::deserialize(&engine, bytes) }.ok())
+            .collect::<Option<_>>()?;
+        Some(Code {
+            strategy,
+            engine,
+            modules,
+        })
+    }
+}
+
+/// A module, and what instantiating it takes.
 struct Loaded {
     module: wasmtime::Module,
     function_types: Vec<Option<FuncType>>,
@@ -76,29 +164,29 @@ pub struct Compiler {
 }
 
 /// Makes the linker that a Rust caller provides, for an engine.
-type MakeLinker<'l> = &'l dyn Fn(&wasmtime::Engine) -> wasmtime::Result<Linker<StoreData>>;
+pub type MakeLinker = dyn Fn(&wasmtime::Engine) -> wasmtime::Result<Linker<StoreData>>;
 
 impl Compiler {
-    /// An engine with this compiler.
+    /// An engine that runs this code, made of these modules.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] where the compiler does not exist for this machine.
+    /// [`Error::Option`] where the custom linker cannot be made.
     pub fn new(
-        strategy: Strategy,
-        options: &Options,
-        make_linker: Option<MakeLinker<'_>>,
+        code: Code,
+        modules: &[Prepared<'_>],
+        host: HostState,
+        imports: Imports,
+        make_linker: Option<&MakeLinker>,
     ) -> Result<Compiler, Error> {
-        let unsupported = |e: wasmtime::Error| Error::Unsupported { message: text(&e) };
-        let engine = wasmtime::Engine::new(&config(strategy, options)).map_err(unsupported)?;
-        let host = HostState::new(
-            options.allow_wasi.then_some(&options.wasi),
-            options.max_memory,
-            options.interrupt.clone(),
-        )?;
-        let mut store = Store::new(&engine, StoreData { host, names: None });
+        let Code {
+            strategy, engine, ..
+        } = code;
+        let interrupt = host.interrupt.clone();
+        let names = modules.first().map(|module| module.code.names.clone());
+        let mut store = Store::new(&engine, StoreData { host, names });
         store.limiter(|data| &mut data.host.limiter);
-        if let Some(interrupt) = &options.interrupt {
+        if let Some(interrupt) = interrupt {
             store.set_epoch_deadline(1);
             let engine = engine.weak();
             interrupt.on_end(Box::new(move || {
@@ -113,23 +201,30 @@ impl Compiler {
             })?,
             None => Linker::new(&engine),
         };
+        let loaded = code.modules.into_iter().zip(modules);
+        let loaded = loaded.map(|(compiled, prepared)| Loaded {
+            module: compiled,
+            function_types: imported_function_types(&prepared.module),
+            code_shift: prepared.code.code_shift,
+            functions: prepared.module.functions.len(),
+        });
         Ok(Compiler {
             strategy,
             store,
             linker,
-            imports: Imports::new(&options.imports, options.allow_wasi),
-            modules: Vec::new(),
+            imports,
+            modules: loaded.collect(),
             instances: Vec::new(),
         })
     }
 
     /// The things that a module imports, in order: from the linker, else from the host.
-    fn resolve(&mut self, id: ModuleId) -> Result<Vec<Extern>, Error> {
+    fn resolve(&mut self, id: usize) -> Result<Vec<Extern>, Error> {
         let Loaded {
             module,
             function_types,
             ..
-        } = &self.modules[id.0];
+        } = &self.modules[id];
         let mut externs = Vec::new();
         for (import, function_type) in module.imports().zip(function_types) {
             if let Some(found) = self.linker.get_by_import(&mut self.store, &import) {
@@ -151,15 +246,7 @@ impl Compiler {
                 });
             };
             let function_type = function_type.clone().expect("a function import has a type");
-            let binding = match self.imports.resolve(from, name) {
-                Binding::Wasi(wasi) if !wasi.has_type(&function_type) => Binding::Missing {
-                    help: Some(format!(
-                        "the module imports it as {}, which is not its type in WASI",
-                        signature(&function_type)
-                    )),
-                },
-                binding => binding,
-            };
+            let binding = self.imports.resolve(from, name, &function_type);
             let host = Host {
                 binding,
                 module: from.into(),
@@ -233,7 +320,7 @@ impl Compiler {
 }
 
 /// The configuration of an engine with this compiler.
-fn config(strategy: Strategy, options: &Options) -> Config {
+fn config(strategy: Strategy, settings: Settings) -> Config {
     let Features {
         bulk_memory,
         multi_memory,
@@ -242,7 +329,7 @@ fn config(strategy: Strategy, options: &Options) -> Config {
         simd,
         relaxed_simd,
         relaxed_simd_deterministic,
-    } = options.features;
+    } = settings.features;
     let mut config = Config::new();
     config
         .strategy(match strategy {
@@ -254,7 +341,7 @@ fn config(strategy: Strategy, options: &Options) -> Config {
         .max_wasm_stack(MAX_WASM_STACK)
         // No stack is ever made for asynchronous calls, but the two are compared.
         .async_stack_size(2 * MAX_WASM_STACK)
-        .epoch_interruption(options.interrupt.is_some())
+        .epoch_interruption(settings.interruptible)
         .relaxed_simd_deterministic(relaxed_simd_deterministic)
         .wasm_custom_page_sizes(true)
         .wasm_wide_arithmetic(true)
@@ -290,42 +377,13 @@ impl Engine for Compiler {
         self.strategy.name()
     }
 
-    fn load(&mut self, module: &Module<'_>, code: &Instrumented) -> Result<ModuleId, Error> {
-        // A compiler that gives up by a panic has not touched anything that is kept.
-        let engine = self.store.engine();
-        let compiled = catch_unwind(AssertUnwindSafe(|| {
-            wasmtime::Module::from_binary(engine, &code.bytes)
-        }));
-        let compiled = match compiled {
-            Ok(Ok(compiled)) => compiled,
-            Ok(Err(error)) => {
-                return Err(Error::Unsupported {
-                    message: text(&error),
-                });
-            }
-            Err(_) => {
-                return Err(Error::Unsupported {
-                    message: format!("{} gave up on it", self.strategy.name()),
-                });
-            }
-        };
-        self.modules.push(Loaded {
-            module: compiled,
-            function_types: imported_function_types(module),
-            code_shift: code.code_shift,
-            functions: module.functions.len(),
-        });
-        self.store.data_mut().names = Some(code.names.clone());
-        Ok(ModuleId(self.modules.len() - 1))
-    }
-
-    fn instantiate(&mut self, id: ModuleId, name: Option<&str>) -> Result<InstanceId, Error> {
+    fn instantiate(&mut self, id: usize, name: Option<&str>) -> Result<InstanceId, Error> {
         let externs = self.resolve(id)?;
         let Loaded {
             module,
             function_types,
             ..
-        } = &self.modules[id.0];
+        } = &self.modules[id];
         for ((import, provided), function_type) in
             module.imports().zip(&externs).zip(function_types)
         {
@@ -614,15 +672,6 @@ fn mismatch(
         | (T::Tag(_), T::Tag(_)) => None,
         _ => Some("what is provided is of another kind".into()),
     }
-}
-
-/// A function type in the text format's terms: `(i32, i64) -> (f32)`.
-fn signature(ty: &FuncType) -> String {
-    let list = |types: &[wasmparser::ValType]| {
-        let names: Vec<_> = types.iter().map(|t| val_type_name(*t)).collect();
-        format!("({})", names.join(", "))
-    };
-    format!("{} -> {}", list(ty.params()), list(ty.results()))
 }
 
 /// A value type as functions of the host see it; `None` for types that only modules know.

@@ -1,44 +1,54 @@
-//! Who runs a module: engines behind one trait.
+//! Who runs a module: engines behind one trait, and the policy that picks one.
 //!
-//! An engine loads modules, instantiates them one after the other in one store, and lets the
-//! pipeline call exports and read state. It knows nothing of JavaScript or the command line,
+//! An engine is made with modules, instantiates them one after the other in one store, and lets
+//! the pipeline call exports and read state. It knows nothing of JavaScript or the command line,
 //! and what imports mean is decided in [`crate::host`].
 
+pub mod cache;
 mod compiler;
+mod interpreter;
 mod stack;
+pub mod tier;
 
 use wasmparser::FuncType;
 
 use crate::error::Error;
 use crate::host::HostState;
-use crate::instrument::{Instrumented, Names};
+use crate::instrument::{Instrumented, Names, instrument};
 use crate::module::Module;
 use crate::snapshot::State;
 use crate::value::{Reference, Value};
 
-pub use compiler::{Compiler, StoreData, Strategy};
-pub use stack::on_large_stack;
+pub use compiler::StoreData;
 
-/// A module that an engine has loaded.
-#[derive(Clone, Copy, Debug)]
-pub struct ModuleId(usize);
+/// A module and its instrumented twin.
+pub struct Prepared<'a> {
+    pub module: Module<'a>,
+    pub code: Instrumented,
+}
+
+impl<'a> Prepared<'a> {
+    /// The module, made ready to run.
+    pub fn new(module: Module<'a>, names: &Names) -> Self {
+        let code = instrument(&module, names);
+        Prepared { module, code }
+    }
+}
 
 /// An instance in an engine's store.
 #[derive(Clone, Copy, Debug)]
 pub struct InstanceId(usize);
 
 /// One engine with one store.
-pub trait Engine {
+pub trait Engine: Send {
     /// Which engine this is, for reports: `wasmtime (Winch)`.
     fn name(&self) -> &'static str;
 
-    /// Makes a module ready to be instantiated. `module` is the one that was instrumented.
-    fn load(&mut self, module: &Module<'_>, code: &Instrumented) -> Result<ModuleId, Error>;
-
-    /// Instantiates a module. The start function was taken out and does not run.
+    /// Instantiates one of the engine's modules. The start function was taken out and does not
+    /// run.
     ///
     /// With a name, later modules can import the instance's exports under that name.
-    fn instantiate(&mut self, module: ModuleId, name: Option<&str>) -> Result<InstanceId, Error>;
+    fn instantiate(&mut self, module: usize, name: Option<&str>) -> Result<InstanceId, Error>;
 
     /// Calls an exported function. `label` is what an error calls it.
     fn call(

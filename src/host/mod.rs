@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod interrupt;
+pub mod speculation;
 pub mod stdio;
 pub mod wasi;
 
@@ -14,8 +15,11 @@ use std::sync::Arc;
 use wasmparser::FuncType;
 
 use crate::error::{Error, TrapReason};
+use crate::module::signature;
 use crate::value::Value;
 use interrupt::Interrupt;
+use speculation::Speculation;
+use stdio::Tape;
 
 /// The instance whose code is calling the host, as a provided function may use it.
 pub trait Guest {
@@ -84,19 +88,26 @@ pub struct HostState {
     pub(crate) calls: BTreeMap<(String, String), u64>,
     pub(crate) limiter: Limiter,
     pub(crate) interrupt: Option<Arc<Interrupt>>,
+    /// Set where the run may be thrown away and repeated.
+    pub(crate) speculation: Option<Speculation>,
 }
 
 impl HostState {
-    /// The state for a run: with WASI where that is allowed, and with these limits.
+    /// The state for a run: with WASI where that is allowed, and with these limits. `input` is
+    /// the process's standard input.
     pub fn new(
         wasi: Option<&config::Wasi>,
         max_memory: Option<u64>,
         interrupt: Option<Arc<Interrupt>>,
+        input: &Tape,
+        speculation: Option<Speculation>,
     ) -> Result<HostState, Error> {
+        let held = speculation.as_ref().map(|s| &s.held);
         Ok(HostState {
             wasi: wasi
-                .map(|wasi| wasi::WasiState::new(wasi, interrupt.clone()))
+                .map(|wasi| wasi::WasiState::new(wasi, interrupt.clone(), input, held))
                 .transpose()?,
+            speculation,
             calls: BTreeMap::new(),
             limiter: Limiter {
                 limit: max_memory,
@@ -105,6 +116,34 @@ impl HostState {
             },
             interrupt,
         })
+    }
+
+    /// Passes on what was held back: the run counts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] where a stream of the process cannot take it, which the guest was not told.
+    pub fn release(&mut self) -> Result<(), Error> {
+        let Some(speculation) = self.speculation.take() else {
+            return Ok(());
+        };
+        let failed = |(to, source)| Error::Io {
+            action: "write the module's output to",
+            path: match to {
+                stdio::Standard::Out => "standard output".into(),
+                stdio::Standard::Err => "standard error".into(),
+            },
+            source,
+        };
+        speculation.held().release().map_err(failed)
+    }
+
+    /// What the guest wrote to standard output and error, where that was to be captured.
+    pub fn captured(&self) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+        match &self.wasi {
+            Some(wasi) => (wasi.stdout.take(), wasi.stderr.take()),
+            None => (None, None),
+        }
     }
 }
 
@@ -136,14 +175,21 @@ impl Imports {
         }
     }
 
-    /// Who answers calls of this import: a provided function, else WASI where it is allowed.
-    pub fn resolve(&self, module: &str, name: &str) -> Binding {
+    /// Who answers calls of an import of this type: a provided function, else WASI where it is
+    /// allowed.
+    pub fn resolve(&self, module: &str, name: &str, ty: &FuncType) -> Binding {
         if let Some(function) = self.functions.get(&(module.into(), name.into())) {
             return Binding::Provided(function.clone());
         }
         let wasi = wasi::lookup(module, name);
         match wasi {
-            Some(function) if self.allow_wasi => Binding::Wasi(function),
+            Some(function) if self.allow_wasi && function.has_type(ty) => Binding::Wasi(function),
+            Some(_) if self.allow_wasi => Binding::Missing {
+                help: Some(format!(
+                    "the module imports it as {}, which is not its type in WASI",
+                    signature(ty)
+                )),
+            },
             Some(_) => Binding::Missing {
                 help: Some(
                     "allow WASI with --allow-wasi (allowWasi in JavaScript) to let the \
@@ -172,8 +218,13 @@ impl Binding {
         ty: &FuncType,
         args: &[Value],
     ) -> Result<Vec<Value>, TrapReason> {
-        let calls = &mut guest.host().calls;
-        *calls.entry((module.into(), name.into())).or_default() += 1;
+        let host = guest.host();
+        *host.calls.entry((module.into(), name.into())).or_default() += 1;
+        if let (Some(speculation), Binding::Provided(_) | Binding::Missing { .. }) =
+            (&mut host.speculation, self)
+        {
+            return Err(speculation.leave(format!("the call of `{module}::{name}`")));
+        }
         match self {
             Binding::Provided(function) => function.call(guest, ty, args),
             Binding::Wasi(function) => wasi::call(*function, name, guest, args),

@@ -5,6 +5,7 @@
 //! input is read when the guest asks for it and not a byte further, and waiting for it can be
 //! interrupted.
 
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal as Terminal, Read, Write};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -116,37 +117,104 @@ fn read_stdin(buffer: &mut [u8]) -> io::Result<usize> {
     return io::stdin().read(buffer);
 }
 
+/// What was read from the process's standard input, so that a second run can read it again.
+#[derive(Clone, Default)]
+pub struct Tape(Arc<Mutex<Chunks>>);
+
+#[derive(Default)]
+struct Chunks {
+    recording: bool,
+    /// As they were read; an empty one is the end of the input.
+    recorded: Vec<Vec<u8>>,
+    /// What is still to be read again.
+    replay: VecDeque<Vec<u8>>,
+}
+
+impl Tape {
+    /// Records what is read from now on.
+    pub fn record(&self) {
+        lock(&self.0).recording = true;
+    }
+
+    /// Gives what was recorded once more, in the same pieces, and records nothing more.
+    pub fn rewind(&self) {
+        let mut chunks = lock(&self.0);
+        chunks.recording = false;
+        chunks.replay = std::mem::take(&mut chunks.recorded).into();
+    }
+
+    /// Whether a read would wait for nothing.
+    fn has_more(&self) -> bool {
+        !lock(&self.0).replay.is_empty()
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(mut chunk) = lock(&self.0).replay.pop_front() {
+            let read = chunk.len().min(buffer.len());
+            buffer[..read].copy_from_slice(&chunk[..read]);
+            if read < chunk.len() {
+                lock(&self.0).replay.push_front(chunk.split_off(read));
+            }
+            return Ok(read);
+        }
+        let read = read_stdin(buffer)?;
+        let mut chunks = lock(&self.0);
+        if chunks.recording && !buffer.is_empty() {
+            chunks.recorded.push(buffer[..read].to_vec());
+        }
+        Ok(read)
+    }
+}
+
 /// The guest's standard input.
 #[derive(Clone)]
 pub struct Stdin {
-    /// `None`: the process's.
-    bytes: Option<Arc<Mutex<io::Cursor<Vec<u8>>>>>,
+    from: Source,
+}
+
+#[derive(Clone)]
+enum Source {
+    /// The process's.
+    Process(Tape),
+    Bytes(Arc<Mutex<io::Cursor<Vec<u8>>>>),
 }
 
 impl Stdin {
-    /// The stream that the options ask for.
-    pub fn new(stdin: &config::Stdin) -> Stdin {
+    /// The stream that the options ask for. `tape` stands for the process's.
+    pub fn new(stdin: &config::Stdin, tape: &Tape) -> Stdin {
         let bytes = match stdin {
-            config::Stdin::Inherit => None,
-            config::Stdin::Ignore => Some(Vec::new()),
-            config::Stdin::Bytes(bytes) => Some(bytes.clone()),
+            config::Stdin::Inherit => {
+                return Stdin {
+                    from: Source::Process(tape.clone()),
+                };
+            }
+            config::Stdin::Ignore => Vec::new(),
+            config::Stdin::Bytes(bytes) => bytes.clone(),
         };
         Stdin {
-            bytes: bytes.map(|b| Arc::new(Mutex::new(io::Cursor::new(b)))),
+            from: Source::Bytes(Arc::new(Mutex::new(io::Cursor::new(bytes)))),
+        }
+    }
+
+    /// Whether a read may have to wait for it.
+    fn would_wait(&self, timeout: Duration) -> bool {
+        match &self.from {
+            Source::Process(tape) => !tape.has_more() && !wait_readable(timeout),
+            Source::Bytes(_) => false,
         }
     }
 
     fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &self.bytes {
-            Some(bytes) => lock(bytes).read(buffer),
-            None => read_stdin(buffer),
+        match &self.from {
+            Source::Process(tape) => tape.read(buffer),
+            Source::Bytes(bytes) => lock(bytes).read(buffer),
         }
     }
 }
 
 impl IsTerminal for Stdin {
     fn is_terminal(&self) -> bool {
-        self.bytes.is_none() && Terminal::is_terminal(&io::stdin())
+        matches!(self.from, Source::Process(_)) && Terminal::is_terminal(&io::stdin())
     }
 }
 
@@ -163,10 +231,7 @@ impl StdinStream for Stdin {
 #[async_trait::async_trait]
 impl Pollable for Stdin {
     async fn ready(&mut self) {
-        if self.bytes.is_some() {
-            return;
-        }
-        while !wait_readable(INPUT_WAIT) {
+        while self.would_wait(INPUT_WAIT) {
             tokio::task::yield_now().await;
         }
     }
@@ -174,7 +239,7 @@ impl Pollable for Stdin {
 
 impl InputStream for Stdin {
     fn read(&mut self, size: usize) -> StreamResult<Bytes> {
-        if size == 0 || (self.bytes.is_none() && !wait_readable(Duration::ZERO)) {
+        if size == 0 || self.would_wait(Duration::ZERO) {
             return Ok(Bytes::new());
         }
         let mut buffer = vec![0; size.min(MAX_READ)];
@@ -208,6 +273,36 @@ impl AsyncRead for Stdin {
     }
 }
 
+/// What a guest wrote to the process's streams and they have not been given yet, in order.
+#[derive(Clone, Default)]
+pub struct Held(Arc<Mutex<Log>>);
+
+/// What was written, and where to.
+type Log = Vec<(Standard, Vec<u8>)>;
+
+impl Held {
+    /// How many bytes it is.
+    pub fn len(&self) -> usize {
+        lock(&self.0).iter().map(|(_, bytes)| bytes.len()).sum()
+    }
+
+    fn push(&self, to: Standard, bytes: &[u8]) {
+        let mut log = lock(&self.0);
+        match log.last_mut() {
+            Some((last, text)) if *last == to => text.extend_from_slice(bytes),
+            _ => log.push((to, bytes.to_vec())),
+        }
+    }
+
+    /// Writes it out, once.
+    pub fn release(&self) -> Result<(), (Standard, io::Error)> {
+        for (to, bytes) in std::mem::take(&mut *lock(&self.0)) {
+            write_all(to, &bytes).map_err(|error| (to, error))?;
+        }
+        Ok(())
+    }
+}
+
 /// The guest's standard output or error.
 #[derive(Clone)]
 pub struct Stdout {
@@ -217,18 +312,21 @@ pub struct Stdout {
 #[derive(Clone)]
 enum Sink {
     Inherit(Standard),
+    Hold(Standard, Held),
     Ignore,
     Pipe(Arc<Mutex<Vec<u8>>>),
 }
 
 impl Stdout {
-    /// The stream that the options ask for.
-    pub fn new(stdout: config::Stdout, standard: Standard) -> Stdout {
+    /// The stream that the options ask for. What goes to the process's is held back, where there
+    /// is something to hold it.
+    pub fn new(stdout: config::Stdout, standard: Standard, held: Option<&Held>) -> Stdout {
         Stdout {
-            to: match stdout {
-                config::Stdout::Inherit => Sink::Inherit(standard),
-                config::Stdout::Ignore => Sink::Ignore,
-                config::Stdout::Pipe => Sink::Pipe(Arc::default()),
+            to: match (stdout, held) {
+                (config::Stdout::Inherit, None) => Sink::Inherit(standard),
+                (config::Stdout::Inherit, Some(held)) => Sink::Hold(standard, held.clone()),
+                (config::Stdout::Ignore, _) => Sink::Ignore,
+                (config::Stdout::Pipe, _) => Sink::Pipe(Arc::default()),
             },
         }
     }
@@ -244,6 +342,10 @@ impl Stdout {
     fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         match &self.to {
             Sink::Inherit(standard) => write_all(*standard, bytes),
+            Sink::Hold(standard, held) => {
+                held.push(*standard, bytes);
+                Ok(())
+            }
             Sink::Ignore => Ok(()),
             Sink::Pipe(buffer) => {
                 lock(buffer).extend_from_slice(bytes);
@@ -256,8 +358,12 @@ impl Stdout {
 impl IsTerminal for Stdout {
     fn is_terminal(&self) -> bool {
         match self.to {
-            Sink::Inherit(Standard::Out) => Terminal::is_terminal(&io::stdout()),
-            Sink::Inherit(Standard::Err) => Terminal::is_terminal(&io::stderr()),
+            Sink::Inherit(Standard::Out) | Sink::Hold(Standard::Out, _) => {
+                Terminal::is_terminal(&io::stdout())
+            }
+            Sink::Inherit(Standard::Err) | Sink::Hold(Standard::Err, _) => {
+                Terminal::is_terminal(&io::stderr())
+            }
             _ => false,
         }
     }

@@ -13,9 +13,9 @@ use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as p1, WasiSnapshotPreview1
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
 use wiggle::GuestMemory;
 
-use super::config::Wasi;
+use super::config::{self, Wasi};
 use super::interrupt::Interrupt;
-use super::stdio::{Standard, Stdin, Stdout};
+use super::stdio::{Held, Standard, Stdin, Stdout, Tape};
 use super::{Caller, HostState};
 use crate::error::{Error, TrapReason};
 use crate::value::Value;
@@ -39,6 +39,8 @@ pub struct WasiState {
     ended: Arc<tokio::sync::Notify>,
     pub(crate) stdout: Stdout,
     pub(crate) stderr: Stdout,
+    /// Whether standard input is the process's.
+    pub(super) inherits_stdin: bool,
     /// The descriptors that the guest opened and has not closed.
     pub(crate) open: BTreeSet<u32>,
     /// Holds the files that were given by content, and removes them.
@@ -46,15 +48,21 @@ pub struct WasiState {
 }
 
 impl WasiState {
-    /// WASI as the options describe it.
-    pub fn new(options: &Wasi, interrupt: Option<Arc<Interrupt>>) -> Result<WasiState, Error> {
-        let stdout = Stdout::new(options.stdout, Standard::Out);
-        let stderr = Stdout::new(options.stderr, Standard::Err);
+    /// WASI as the options describe it. `input` is the process's standard input, and what goes
+    /// to its streams is held back where there is something to hold it.
+    pub fn new(
+        options: &Wasi,
+        interrupt: Option<Arc<Interrupt>>,
+        input: &Tape,
+        held: Option<&Held>,
+    ) -> Result<WasiState, Error> {
+        let stdout = Stdout::new(options.stdout, Standard::Out, held);
+        let stderr = Stdout::new(options.stderr, Standard::Err, held);
         let mut builder = WasiCtxBuilder::new();
         builder
             .allow_blocking_current_thread(true)
             .args(&options.args)
-            .stdin(Stdin::new(&options.stdin))
+            .stdin(Stdin::new(&options.stdin, input))
             .stdout(stdout.clone())
             .stderr(stderr.clone());
         for (name, value) in environment(options)? {
@@ -82,9 +90,48 @@ impl WasiState {
             ended,
             stdout,
             stderr,
+            inherits_stdin: options.stdin == config::Stdin::Inherit,
             open: BTreeSet::new(),
             _files: files,
         })
+    }
+
+    /// Whether a path, as `path_open` is given it, names something whose reading could be seen
+    /// from outside: neither a file nor a directory.
+    pub(super) fn names_device(
+        &mut self,
+        memory: &[u8],
+        fd: u32,
+        lookup: u32,
+        path: u32,
+        len: u32,
+    ) -> bool {
+        // In the witx files of preview 1: the size of a `filestat`, and where its type is.
+        const FILESTAT: usize = 64;
+        const FILETYPE: usize = 16;
+        const DIRECTORY: u8 = 3;
+        const REGULAR_FILE: u8 = 4;
+        let Some(path) = memory
+            .get(path as usize..)
+            .and_then(|rest| rest.get(..len as usize))
+        else {
+            return false;
+        };
+        let mut scratch = vec![0; FILESTAT];
+        scratch.extend_from_slice(path);
+        self.ctx.set_hostcall_fuel(HOSTCALL_FUEL);
+        let found = {
+            let mut memory = GuestMemory::Unshared(&mut scratch);
+            let [fd, lookup, len] = [fd, lookup, len].map(|v| v as i32);
+            let path = FILESTAT as i32;
+            let stat = p1::path_filestat_get(&mut self.ctx, &mut memory, fd, lookup, path, len, 0);
+            self.runtime.block_on(stat)
+        };
+        match found {
+            Ok(0) => !matches!(scratch[FILETYPE], DIRECTORY | REGULAR_FILE),
+            // What cannot be looked at cannot be opened either.
+            _ => false,
+        }
     }
 }
 
@@ -338,10 +385,17 @@ pub fn call(
             "`{name}` works on the memory that is exported as `{MEMORY}`, and there is none"
         )));
     };
-    let HostState { wasi, .. } = host;
+    let HostState {
+        wasi, speculation, ..
+    } = host;
     let wasi = wasi
         .as_mut()
         .expect("WASI is bound only where it is allowed");
+    if let Some(speculation) = speculation {
+        speculation
+            .allows(wasi, name, memory, args)
+            .map_err(|before| speculation.leave(before))?;
+    }
     if let ("poll_oneoff", Some(sleep)) = (name, Sleep::read(memory, args)) {
         wasi.runtime.block_on(async {
             tokio::select! {

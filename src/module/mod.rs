@@ -11,8 +11,8 @@ use std::ops::Range;
 
 use wasmparser::{ConstExpr, FuncType, GlobalType, MemoryType, RefType, TableType, TypeRef};
 
-pub use types::{needs_collector, val_type_name};
-pub use validate::{Features, validate};
+pub use types::{needs_collector, signature, val_type_name};
+pub use validate::{Features, Validation};
 
 /// Section ids, as the binary format numbers them.
 pub mod section {

@@ -1,6 +1,6 @@
 //! Facts about value types, and their names for people.
 
-use wasmparser::{AbstractHeapType, HeapType, RefType, ValType};
+use wasmparser::{AbstractHeapType, FuncType, HeapType, RefType, ValType};
 
 /// The text format's name of a value type.
 pub fn val_type_name(ty: ValType) -> String {
@@ -29,4 +29,13 @@ pub fn needs_collector(ty: RefType) -> bool {
         // A concrete type may be a function type too; reading the value tells.
         HeapType::Concrete(_) | HeapType::Exact(_) => true,
     }
+}
+
+/// A function type in the text format's terms: `(i32, i64) -> (f32)`.
+pub fn signature(ty: &FuncType) -> String {
+    let list = |types: &[ValType]| {
+        let names: Vec<_> = types.iter().map(|t| val_type_name(*t)).collect();
+        format!("({})", names.join(", "))
+    };
+    format!("{} -> {}", list(ty.params()), list(ty.results()))
 }

@@ -1,17 +1,116 @@
-//! Is it valid? Asked where no engine has answered: engines validate what they compile.
+//! Is it valid? All function bodies are looked at in parallel, beside whatever else goes on.
 
-use wasmparser::{Validator, WasmFeatures};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::Scope;
+
+use rayon::prelude::*;
+use wasmparser::{FuncToValidate, FuncValidatorAllocations, FunctionBody, Parser};
+use wasmparser::{ValidPayload, Validator, ValidatorResources, WasmFeatures};
 
 use crate::error::Error;
+
+/// The validation of the modules of a run, on threads of its own.
+#[derive(Clone)]
+pub struct Validation(Arc<(Mutex<Progress>, Condvar)>);
+
+enum Progress {
+    GoingOn,
+    Over(Result<(), Error>),
+}
+
+impl Validation {
+    /// Begins to validate modules. Each comes with its name, if it is a preloaded one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Internal`] where there is no thread for it.
+    pub fn begin<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        modules: Vec<(&'scope [u8], Option<&'scope str>)>,
+        features: &'scope Features,
+    ) -> Result<Validation, Error> {
+        let validation = Validation(Arc::new((Mutex::new(Progress::GoingOn), Condvar::new())));
+        let shared = validation.clone();
+        let work = move || {
+            let all = || -> Result<(), Error> {
+                for (bytes, preload) in modules {
+                    validate(bytes, features).map_err(|error| match preload {
+                        Some(name) => error.in_preload(name),
+                        None => error,
+                    })?;
+                }
+                Ok(())
+            };
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(all))
+                .unwrap_or_else(|_| Err(Error::internal("the validation panicked")));
+            let (progress, changed) = &*shared.0;
+            *progress.lock().unwrap_or_else(PoisonError::into_inner) = Progress::Over(result);
+            changed.notify_all();
+        };
+        std::thread::Builder::new()
+            .name("wizer-validate".into())
+            .spawn_scoped(scope, work)
+            .map_err(|e| Error::internal(format!("no thread to validate on: {e}")))?;
+        Ok(validation)
+    }
+
+    /// Whether all modules were found valid; `None` while that is not known.
+    pub fn verdict(&self) -> Option<bool> {
+        match &*self.0.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Progress::GoingOn => None,
+            Progress::Over(result) => Some(result.is_ok()),
+        }
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidModule`], once.
+    pub fn wait(&self) -> Result<(), Error> {
+        let (progress, changed) = &*self.0;
+        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match &mut *progress {
+                Progress::GoingOn => {
+                    progress = changed
+                        .wait(progress)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+                Progress::Over(result) => return std::mem::replace(result, Ok(())),
+            }
+        }
+    }
+}
 
 /// Validates a module.
 ///
 /// # Errors
 ///
-/// [`Error::InvalidModule`], with the place in the input.
-pub fn validate(bytes: &[u8], features: &Features) -> Result<(), Error> {
-    Validator::new_with_features(wasm_features(features)).validate_all(bytes)?;
-    Ok(())
+/// [`Error::InvalidModule`], with the first place in the input that is wrong.
+fn validate(bytes: &[u8], features: &Features) -> Result<(), Error> {
+    let mut validator = Validator::new_with_features(wasm_features(features));
+    let mut bodies = Vec::new();
+    for payload in Parser::new(0).parse_all(bytes) {
+        if let ValidPayload::Func(function, body) = validator.payload(&payload?)? {
+            bodies.push((function, body));
+        }
+    }
+    type Body<'a> = (FuncToValidate<ValidatorResources>, FunctionBody<'a>);
+    let one = |allocations: &mut FuncValidatorAllocations, (function, body): Body<'_>| {
+        let mut validator = function.into_validator(std::mem::take(allocations));
+        let result = validator.validate(&body);
+        *allocations = validator.into_allocations();
+        result.err()
+    };
+    let errors = bodies
+        .into_par_iter()
+        .map_init(FuncValidatorAllocations::default, one)
+        .flatten();
+    match errors.min_by_key(|error| error.offset()) {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
 }
 
 /// The proposals that the engines run, without the ones that were switched off.

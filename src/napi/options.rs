@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Contents;
 use crate::error::Error;
-use crate::options::{Dir, Engine, Options, Preload, PreloadSource, Stdin, Stdout};
+use crate::options::{CacheLocation, Dir, Engine, Options, Preload, PreloadSource, Stdin, Stdout};
 
 /// The options that JSON can carry, as `index.d.ts` documents them.
 #[derive(Deserialize, Default)]
@@ -35,10 +35,18 @@ struct Given {
     wasm_relaxed_simd: Option<bool>,
     relaxed_simd_deterministic: Option<bool>,
     engine: Option<String>,
+    cache: Option<CacheGiven>,
     timeout: Option<u64>,
     max_memory: Option<u64>,
     /// Whether there is a callback.
     on_progress: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum CacheGiven {
+    On(bool),
+    In(String),
 }
 
 #[derive(Deserialize)]
@@ -93,6 +101,11 @@ pub fn read(json: &str, contents: Contents) -> Result<(Options, bool), Error> {
     if let Some(name) = &given.engine {
         options.engine = Engine::from_name(name)?;
     }
+    options.cache = match given.cache {
+        None | Some(CacheGiven::On(true)) => CacheLocation::OfUser,
+        Some(CacheGiven::On(false)) => CacheLocation::Off,
+        Some(CacheGiven::In(directory)) => CacheLocation::In(directory.into()),
+    };
     for module in contents.preload {
         options.preloads.push(Preload {
             name: module.name,

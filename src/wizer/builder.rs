@@ -9,7 +9,7 @@ use super::{LinkerMaker, Wizer};
 use crate::error::Error;
 use crate::host::interrupt::Interrupt;
 use crate::host::{Guest, HostError};
-use crate::options::{self, Dir, Import, Phase, Preload, PreloadSource};
+use crate::options::{self, CacheLocation, Dir, Import, Phase, Preload, PreloadSource};
 use crate::value::Value;
 
 /// The options, one by one.
@@ -335,6 +335,19 @@ impl Wizer {
     /// ```
     pub fn engine(&mut self, engine: options::Engine) -> &mut Self {
         self.options.engine = engine;
+        self
+    }
+
+    /// Where compiled code is kept for later runs. Default: [`CacheLocation::OfUser`].
+    ///
+    /// Only code that took a while to compile is kept, and a run that the interpreter finishes
+    /// leaves no trace there.
+    ///
+    /// ```
+    /// wizer::Wizer::new().cache(wizer::CacheLocation::Off);
+    /// ```
+    pub fn cache(&mut self, cache: CacheLocation) -> &mut Self {
+        self.options.cache = cache;
         self
     }
 

@@ -1,15 +1,13 @@
 //! What a report tells about a run, gathered from host, module and snapshot.
 
-use super::Compiled;
-use crate::engine::Engine;
 use crate::error::counted;
+use crate::host::HostState;
 use crate::module::Module;
 use crate::report::{HostCallReport, MemoryReport};
 use crate::snapshot::{MemorySnapshot, Snapshot};
 
 /// What the host was asked, and what of it a user should know.
-pub fn host_report(compiled: &mut Compiled) -> (Vec<HostCallReport>, Vec<String>) {
-    let host = compiled.engine.host();
+pub fn host_report(host: &HostState) -> (Vec<HostCallReport>, Vec<String>) {
     let calls = host
         .calls
         .iter()

@@ -27,6 +27,7 @@ impl Plan {
         let init_func = find_init_func(module, options)?;
         let mut warnings = Vec::new();
         let rename = renames(module, options, &mut warnings)?;
+        distinct_preloads(options)?;
         let reactor = module
             .export(REACTOR_INIT)
             .is_some_and(|export| module.is_initializer(export));
@@ -45,6 +46,18 @@ impl Plan {
             exports: Exports { remove, rename },
             warnings,
         })
+    }
+}
+
+/// Which of two modules of one name is imported from would be anybody's guess.
+fn distinct_preloads(options: &Options) -> Result<(), Error> {
+    let mut names = BTreeSet::new();
+    match options.preloads.iter().find(|p| !names.insert(&p.name)) {
+        Some(twice) => Err(Error::option(format!(
+            "two modules are to be preloaded under the name `{}`",
+            twice.name
+        ))),
+        None => Ok(()),
     }
 }
 

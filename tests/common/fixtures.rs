@@ -8,7 +8,7 @@
 //! - `keep-init-func`: the output exports the initialization function;
 //! - `rename: NEW=OLD`: a renamed export;
 //! - `preload: NAME=FILE`: a module to import from, in `tests/fixtures/preload`;
-//! - `only: optimizing`: the baseline compiler cannot compile the module.
+//! - `not: interpreter`, `not: baseline`: an engine that cannot run the module.
 //!
 //! The same modules in the binary format are in `tests/fixtures/binary`, for the JavaScript
 //! tests, which cannot read text without wizer.
@@ -16,7 +16,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use wizer::{DEFAULT_INIT_FUNCS, Wizer};
+use wizer::{DEFAULT_INIT_FUNCS, Engine, Wizer};
 
 /// How to initialize a module.
 #[derive(Clone, Debug, Default)]
@@ -27,8 +27,8 @@ pub struct Setup {
     pub renames: Vec<(String, String)>,
     /// Modules to import from, by name.
     pub preloads: Vec<(String, Vec<u8>)>,
-    /// Whether only the optimizing compiler can compile the module.
-    pub only_optimizing: bool,
+    /// The engines that cannot run the module.
+    pub refused_by: Vec<Engine>,
 }
 
 impl Setup {
@@ -128,7 +128,7 @@ fn read(path: &Path) -> Fixture {
                     .preloads
                     .push((name.into(), wat::parse_file(file).unwrap()));
             }
-            "only" if value == "optimizing" => setup.only_optimizing = true,
+            "not" => setup.refused_by.push(Engine::from_name(value).unwrap()),
             _ => panic!("{}: what is `{line}`?", path.display()),
         }
     }

@@ -1,0 +1,634 @@
+//! The interpreted tier: wasmi, which translates a function when it is first called.
+
+use std::collections::BTreeMap;
+
+use wasmi::errors::{ErrorKind, InstantiationError};
+use wasmi::{
+    AsContext, AsContextMut, CompilationMode, Config, CustomFuelCosts, Extern, ExternRef, Func,
+    Instance, Nullable, ResumableCall, Store, Val,
+};
+use wasmi_core::LimiterError;
+use wasmparser::FuncType;
+
+use super::{Engine, InstanceId, Prepared, imported_function_types};
+use crate::error::{Error, Frame, Trap, TrapReason};
+use crate::host::{Binding, Caller, Guest, HostState, Imports, Limiter};
+use crate::instrument::Names;
+use crate::module::{Features, signature};
+use crate::value::{Reference, Value};
+
+/// How much fuel is burnt between two looks at the clock. An instruction takes one unit or a
+/// few, so that a slice lasts some milliseconds.
+const SLICE: u64 = 1_000_000;
+
+/// The most value stack that code may use, in bytes, and the deepest recursion. Both are far
+/// above wasmi's defaults (1 MB and 1,000 calls): what recurses deeply in a browser or Node, does
+/// so here as well.
+const MAX_STACK: usize = 32 << 20;
+const MAX_DEPTH: usize = 100_000;
+
+/// The most memory of a run that may be thrown away, in bytes: wasmi writes every byte of a
+/// memory when it makes or grows one, where other engines only reserve room.
+const MAX_SPECULATIVE_MEMORY: u64 = 64 << 20;
+
+/// Asked between slices whether the run is to be left, and why.
+pub type Pause = Box<dyn FnMut() -> Option<String> + Send>;
+
+/// What a store holds.
+struct Data {
+    host: HostState,
+    /// How the exports that instrumentation added are called.
+    names: Option<Names>,
+    /// Why the limiter refused growth; wasmi's own error does not tell.
+    refused: Option<TrapReason>,
+    /// `None`: the run goes to its end.
+    pause: Option<Pause>,
+}
+
+/// A loaded module.
+struct Loaded {
+    module: wasmi::Module,
+    function_types: Vec<Option<FuncType>>,
+}
+
+/// wasmi with one store.
+pub struct Interpreter {
+    store: Store<Data>,
+    imports: Imports,
+    modules: Vec<Loaded>,
+    instances: Vec<Instance>,
+    /// The exports of named instances, by the names under which they are imported.
+    linked: BTreeMap<(String, String), Extern>,
+}
+
+impl Interpreter {
+    /// Loads modules.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for a module that wasmi cannot run, or that is not valid.
+    pub fn new(
+        modules: &[Prepared<'_>],
+        features: &Features,
+        host: HostState,
+        imports: Imports,
+        pause: Option<Pause>,
+    ) -> Result<Interpreter, Error> {
+        let metered = pause.is_some() || host.interrupt.is_some();
+        let engine = wasmi::Engine::new(&config(features, metered));
+        let loaded = modules.iter().map(|prepared| {
+            let module = wasmi::Module::new(&engine, &prepared.code.bytes[..]);
+            Ok(Loaded {
+                module: module.map_err(|error| Error::Unsupported {
+                    message: error.to_string(),
+                })?,
+                function_types: imported_function_types(&prepared.module),
+            })
+        });
+        let loaded = loaded.collect::<Result<_, Error>>()?;
+        let data = Data {
+            host,
+            names: modules.first().map(|module| module.code.names.clone()),
+            refused: None,
+            pause,
+        };
+        let mut store = Store::new(&engine, data);
+        store.limiter(|data| data);
+        Ok(Interpreter {
+            store,
+            imports,
+            modules: loaded,
+            instances: Vec::new(),
+            linked: BTreeMap::new(),
+        })
+    }
+
+    fn resolve(&mut self, id: usize) -> Result<Vec<Extern>, Error> {
+        let Loaded {
+            module,
+            function_types,
+        } = &self.modules[id];
+        let mut externs = Vec::new();
+        for (import, function_type) in module.imports().zip(function_types) {
+            let (from, name) = (import.module(), import.name());
+            if let Some(found) = self.linked.get(&(from.to_string(), name.to_string())) {
+                externs.push(*found);
+                continue;
+            }
+            let wasmi::ExternType::Func(ty) = import.ty() else {
+                return Err(Error::ImportMissing {
+                    preload: None,
+                    kind: match import.ty() {
+                        wasmi::ExternType::Memory(_) => "memory",
+                        wasmi::ExternType::Table(_) => "table",
+                        _ => "global",
+                    },
+                    module: from.into(),
+                    name: name.into(),
+                });
+            };
+            let function_type = function_type.clone().expect("a function import has a type");
+            let host = Host {
+                binding: self.imports.resolve(from, name, &function_type),
+                module: from.into(),
+                name: name.into(),
+                ty: function_type,
+            };
+            let results = ty.results().to_vec();
+            let func = Func::new(&mut self.store, ty.clone(), move |caller, params, out| {
+                host.call(caller, params, out, &results)
+            });
+            externs.push(func.into());
+        }
+        Ok(externs)
+    }
+
+    fn failure(&mut self, error: wasmi::Error, function: Option<&str>) -> Error {
+        if let Some(interrupt) = &self.store.data().host.interrupt
+            && let Err(ended) = interrupt.check()
+        {
+            return ended;
+        }
+        let refused = self.store.data_mut().refused.take();
+        if let ErrorKind::Wasm(_) | ErrorKind::Translation(_) = error.kind() {
+            // A function that is looked at only when it is called.
+            return Error::Unsupported {
+                message: error.to_string(),
+            };
+        }
+        if let ErrorKind::Instantiation(error) = error.kind()
+            && let Some(misfit) = misfit(error)
+        {
+            return misfit;
+        }
+        Error::Trap(Box::new(Trap {
+            function: function.map(Into::into),
+            preload: None,
+            // wasmi does not tell which calls were active.
+            frames: Vec::<Frame>::new(),
+            reason: refused.unwrap_or_else(|| reason(error)),
+        }))
+    }
+
+    fn export(&self, instance: InstanceId, export: &str) -> Result<Extern, Error> {
+        self.instances[instance.0]
+            .get_export(&self.store, export)
+            .ok_or_else(|| Error::internal(format!("the instance does not export `{export}`")))
+    }
+}
+
+/// Calls a function and runs it to its end, slice by slice where the engine is metered.
+fn call(
+    mut store: impl AsContextMut<Data = Data>,
+    func: Func,
+    args: &[Value],
+) -> Result<Vec<Value>, wasmi::Error> {
+    let ty = func.ty(&store);
+    let (params, mut results) = arguments(&mut store, &ty, args).map_err(failed)?;
+    let mut context = store.as_context_mut();
+    match context.get_fuel() {
+        // Not metered.
+        Err(_) => func.call(&mut context, &params, &mut results)?,
+        // Within a call from a host function: the outer call goes on with the fuel that it had.
+        Ok(outer) => {
+            context.set_fuel(SLICE)?;
+            let mut call = func.call_resumable(&mut context, &params, &mut results)?;
+            loop {
+                call = match call {
+                    ResumableCall::Finished => break,
+                    ResumableCall::HostTrap(trap) => return Err(trap.into_host_error()),
+                    ResumableCall::OutOfFuel(paused) => {
+                        pause(context.data_mut()).map_err(failed)?;
+                        context.set_fuel(SLICE.max(paused.required_fuel()))?;
+                        paused.resume(&mut context, &mut results)?
+                    }
+                }
+            }
+            context.set_fuel(outer)?;
+        }
+    }
+    Ok(results.iter().map(|v| from_val(&store, v)).collect())
+}
+
+/// Between two slices: whether the run is to end.
+fn pause(data: &mut Data) -> Result<(), TrapReason> {
+    let host = &mut data.host;
+    if let Some(interrupt) = &host.interrupt
+        && interrupt.check().is_err()
+    {
+        return Err(TrapReason::Wasm("interrupted".into()));
+    }
+    match (
+        data.pause.as_mut().and_then(|pause| pause()),
+        &mut host.speculation,
+    ) {
+        (Some(before), Some(speculation)) => Err(speculation.leave(before)),
+        _ => Ok(()),
+    }
+}
+
+fn config(features: &Features, metered: bool) -> Config {
+    let mut config = Config::default();
+    config
+        .compilation_mode(CompilationMode::Lazy)
+        .ignore_custom_sections(true)
+        .set_max_stack_height(MAX_STACK)
+        .set_max_recursion_depth(MAX_DEPTH)
+        .consume_fuel(metered)
+        // Running dry in the middle of a translation could not be resumed, so that translating
+        // costs nothing.
+        .fuel_cost(CustomFuelCosts {
+            bytes_copied_per_fuel: 0,
+            fuel_per_bytes_translated: 0,
+            fuel_per_bytes_validated: 0,
+        })
+        .wasm_custom_page_sizes(true)
+        .wasm_wide_arithmetic(true)
+        .wasm_bulk_memory(features.bulk_memory)
+        .wasm_multi_memory(features.multi_memory)
+        .wasm_multi_value(features.multi_value)
+        .wasm_simd(features.simd)
+        // What these give is up to the machine, and must not be up to the tier.
+        .wasm_relaxed_simd(false);
+    if !features.reference_types {
+        config.wasm_reference_types(false);
+    }
+    config
+}
+
+impl Engine for Interpreter {
+    fn name(&self) -> &'static str {
+        "wasmi"
+    }
+
+    fn instantiate(&mut self, id: usize, name: Option<&str>) -> Result<InstanceId, Error> {
+        let externs = self.resolve(id)?;
+        // The start function was taken out, and nothing else could cost much. Without a meter
+        // there is nothing to set.
+        let _ = self.store.set_fuel(SLICE);
+        let instance = Instance::new(&mut self.store, &self.modules[id].module, &externs)
+            .map_err(|error| self.failure(error, None))?;
+        if let Some(name) = name {
+            let exports = instance.exports(&self.store);
+            let named =
+                exports.map(|e| ((name.to_string(), e.name().to_string()), e.into_extern()));
+            self.linked.extend(named.collect::<Vec<_>>());
+        }
+        self.instances.push(instance);
+        Ok(InstanceId(self.instances.len() - 1))
+    }
+
+    fn call(
+        &mut self,
+        instance: InstanceId,
+        export: &str,
+        label: &str,
+        args: &[Value],
+    ) -> Result<Vec<Value>, Error> {
+        let forwarder = forwarder(self.store.data(), export);
+        let forwarder = forwarder.and_then(|name| {
+            let instance = self.instances[instance.0];
+            instance.get_export(&self.store, &name)
+        });
+        let func = match forwarder {
+            Some(forwarder) => forwarder,
+            None => self.export(instance, export)?,
+        }
+        .into_func()
+        .ok_or_else(|| Error::internal(format!("`{export}` is no function")))?;
+        call(&mut self.store, func, args).map_err(|error| self.failure(error, Some(label)))
+    }
+
+    fn memory(&self, instance: InstanceId, export: &str) -> Result<(u64, &[u8]), Error> {
+        let memory = self
+            .export(instance, export)?
+            .into_memory()
+            .ok_or_else(|| Error::internal(format!("`{export}` is no memory")))?;
+        Ok((memory.size(&self.store), memory.data(&self.store)))
+    }
+
+    fn global(&mut self, instance: InstanceId, export: &str) -> Result<Value, Error> {
+        let global = self
+            .export(instance, export)?
+            .into_global()
+            .ok_or_else(|| Error::internal(format!("`{export}` is no global")))?;
+        Ok(from_val(&self.store, &global.get(&self.store)))
+    }
+
+    fn table(&mut self, instance: InstanceId, export: &str) -> Result<Vec<Reference>, Error> {
+        let table = self
+            .export(instance, export)?
+            .into_table()
+            .ok_or_else(|| Error::internal(format!("`{export}` is no table")))?;
+        let mut slots = Vec::new();
+        for slot in 0..table.size(&self.store) {
+            let value = table
+                .get(&self.store, slot)
+                .ok_or_else(|| Error::internal("a table shrank while it was read"))?;
+            slots.push(match value {
+                wasmi::Ref::Func(func) => from_func(func),
+                wasmi::Ref::Extern(reference) => from_extern(&self.store, reference),
+            });
+        }
+        Ok(slots)
+    }
+
+    fn host(&mut self) -> &mut HostState {
+        &mut self.store.data_mut().host
+    }
+}
+
+/// A [`TrapReason`] on its way through wasmi.
+#[derive(Debug)]
+struct HostFailure(TrapReason);
+
+impl std::fmt::Display for HostFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl wasmi::errors::HostError for HostFailure {}
+
+fn failed(reason: TrapReason) -> wasmi::Error {
+    wasmi::Error::host(HostFailure(reason))
+}
+
+/// The error of an import that does not fit.
+fn misfit(error: &InstantiationError) -> Option<Error> {
+    use InstantiationError as E;
+    let (name, message) = match error {
+        E::FuncTypeMismatch {
+            name,
+            expected,
+            actual,
+        } => {
+            let [wanted, found] = [expected, actual].map(|ty| signature(&func_type(ty)));
+            let message =
+                format!("the module wants a function {wanted}, and a function {found} is provided");
+            (name, message)
+        }
+        E::ImportTypeMismatch { name, .. } => (name, "what is provided is of another kind".into()),
+        E::GlobalTypeMismatch { name, .. }
+        | E::TableTypeMismatch { name, .. }
+        | E::MemoryTypeMismatch { name, .. } => {
+            (name, "what is provided is of another type".into())
+        }
+        _ => return None,
+    };
+    Some(Error::ImportType {
+        module: name.module().into(),
+        name: name.name().into(),
+        message,
+    })
+}
+
+/// The name of the forwarder that stands for an exported function, if that is an import.
+fn forwarder(data: &Data, export: &str) -> Option<String> {
+    data.names.as_ref().map(|names| names.forwarder(export))
+}
+
+/// Why a call failed.
+fn reason(error: wasmi::Error) -> TrapReason {
+    match error.downcast_ref::<HostFailure>() {
+        Some(_) => error.downcast::<HostFailure>().expect("it is one").0,
+        None => TrapReason::Wasm(match error.as_trap_code() {
+            // As the compiled tier says it.
+            Some(wasmi::TrapCode::IndirectCallToNull) => "uninitialized element".into(),
+            _ => error.to_string(),
+        }),
+    }
+}
+
+/// A function import, answered by the host.
+struct Host {
+    binding: Binding,
+    module: String,
+    name: String,
+    ty: FuncType,
+}
+
+impl Host {
+    fn call(
+        &self,
+        mut caller: wasmi::Caller<'_, Data>,
+        params: &[Val],
+        out: &mut [Val],
+        types: &[wasmi::ValType],
+    ) -> Result<(), wasmi::Error> {
+        let args: Vec<Value> = params.iter().map(|v| from_val(&caller, v)).collect();
+        let mut guest = CallingGuest {
+            caller: &mut caller,
+        };
+        let values = self
+            .binding
+            .call(&mut guest, &self.module, &self.name, &self.ty, &args)
+            .map_err(failed)?;
+        for ((out, value), ty) in out.iter_mut().zip(values).zip(types) {
+            *out = to_val(&mut caller, value, *ty).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// The instance that is calling a host function.
+struct CallingGuest<'c, 's> {
+    caller: &'c mut wasmi::Caller<'s, Data>,
+}
+
+impl Guest for CallingGuest<'_, '_> {
+    fn memory(&mut self, export: &str) -> Option<&mut [u8]> {
+        self.memory_and_host(export).map(|(bytes, _)| bytes)
+    }
+
+    fn function_type(&mut self, export: &str) -> Option<FuncType> {
+        let ty = self
+            .caller
+            .get_export(export)?
+            .into_func()?
+            .ty(&*self.caller);
+        Some(func_type(&ty))
+    }
+
+    fn call(&mut self, export: &str, args: &[Value]) -> Result<Vec<Value>, TrapReason> {
+        let forwarder = forwarder(self.caller.data(), export);
+        let forwarder = forwarder.and_then(|name| self.caller.get_export(&name));
+        let func = forwarder.or_else(|| self.caller.get_export(export));
+        let Some(func) = func.and_then(Extern::into_func) else {
+            return Err(TrapReason::Host(
+                format!("the module exports no function `{export}`").into(),
+            ));
+        };
+        call(&mut *self.caller, func, args).map_err(reason)
+    }
+}
+
+impl Caller for CallingGuest<'_, '_> {
+    fn host(&mut self) -> &mut HostState {
+        &mut self.caller.data_mut().host
+    }
+
+    fn memory_and_host(&mut self, export: &str) -> Option<(&mut [u8], &mut HostState)> {
+        let memory = self.caller.get_export(export)?.into_memory()?;
+        let (bytes, data) = memory.data_and_store_mut(&mut *self.caller);
+        Some((bytes, &mut data.host))
+    }
+}
+
+/// Arguments for a function, and room for its results.
+fn arguments(
+    mut store: impl AsContextMut<Data = Data>,
+    ty: &wasmi::FuncType,
+    args: &[Value],
+) -> Result<(Vec<Val>, Vec<Val>), TrapReason> {
+    if ty.params().len() != args.len() {
+        let (wanted, given) = (ty.params().len(), args.len());
+        let message = format!("{given} arguments were given to a function that takes {wanted}");
+        return Err(TrapReason::Host(message.into()));
+    }
+    let params = ty
+        .params()
+        .iter()
+        .zip(args)
+        .map(|(ty, value)| to_val(&mut store, *value, *ty))
+        .collect::<Result<_, _>>()?;
+    let results = ty
+        .results()
+        .iter()
+        .map(|ty| Val::default_for_ty(*ty))
+        .collect();
+    Ok((params, results))
+}
+
+fn func_type(ty: &wasmi::FuncType) -> FuncType {
+    let convert = |types: &[wasmi::ValType]| types.iter().map(|t| val_type(*t)).collect::<Vec<_>>();
+    FuncType::new(convert(ty.params()), convert(ty.results()))
+}
+
+fn val_type(ty: wasmi::ValType) -> wasmparser::ValType {
+    match ty {
+        wasmi::ValType::I32 => wasmparser::ValType::I32,
+        wasmi::ValType::I64 => wasmparser::ValType::I64,
+        wasmi::ValType::F32 => wasmparser::ValType::F32,
+        wasmi::ValType::F64 => wasmparser::ValType::F64,
+        wasmi::ValType::V128 => wasmparser::ValType::V128,
+        wasmi::ValType::FuncRef => wasmparser::ValType::FUNCREF,
+        wasmi::ValType::ExternRef => wasmparser::ValType::EXTERNREF,
+    }
+}
+
+fn from_val(store: impl AsContext<Data = Data>, value: &Val) -> Value {
+    match value {
+        Val::I32(v) => Value::I32(*v),
+        Val::I64(v) => Value::I64(*v),
+        Val::F32(v) => Value::F32(v.to_bits()),
+        Val::F64(v) => Value::F64(v.to_bits()),
+        Val::V128(v) => Value::V128(v.as_u128()),
+        Val::FuncRef(func) => Value::Ref(from_func(*func)),
+        Val::ExternRef(reference) => Value::Ref(from_extern(store, *reference)),
+    }
+}
+
+fn from_func(func: Nullable<Func>) -> Reference {
+    match func {
+        Nullable::Null => Reference::Null,
+        // SAFETY: a `Func` is two numbers of 32 bits, the store's and its own, without padding;
+        // the sizes are compared when this is compiled. They are only compared with each other.
+        Nullable::Val(func) => Reference::Func(unsafe { std::mem::transmute::<Func, u64>(func) }),
+    }
+}
+
+fn from_extern(store: impl AsContext<Data = Data>, reference: Nullable<ExternRef>) -> Reference {
+    match reference {
+        Nullable::Null => Reference::Null,
+        Nullable::Val(reference) => match reference.data(&store).downcast_ref::<u32>() {
+            Some(number) => Reference::Extern(*number),
+            None => Reference::Object,
+        },
+    }
+}
+
+fn to_val(
+    mut store: impl AsContextMut<Data = Data>,
+    value: Value,
+    ty: wasmi::ValType,
+) -> Result<Val, TrapReason> {
+    Ok(match (value, ty) {
+        (Value::I32(v), wasmi::ValType::I32) => Val::I32(v),
+        (Value::I64(v), wasmi::ValType::I64) => Val::I64(v),
+        (Value::F32(v), wasmi::ValType::F32) => Val::F32(wasmi::F32::from_bits(v)),
+        (Value::F64(v), wasmi::ValType::F64) => Val::F64(wasmi::F64::from_bits(v)),
+        (Value::V128(v), wasmi::ValType::V128) => Val::V128(v.into()),
+        (Value::Ref(Reference::Null), wasmi::ValType::FuncRef) => Val::FuncRef(Nullable::Null),
+        (Value::Ref(Reference::Null), wasmi::ValType::ExternRef) => Val::ExternRef(Nullable::Null),
+        (Value::Ref(Reference::Extern(number)), wasmi::ValType::ExternRef) => {
+            Val::ExternRef(Nullable::Val(ExternRef::new(&mut store, number)))
+        }
+        (value, ty) => {
+            return Err(TrapReason::Host(
+                format!("the host gave {value:?} where a value of type {ty:?} is wanted").into(),
+            ));
+        }
+    })
+}
+
+impl wasmi::ResourceLimiter for Data {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool, LimiterError> {
+        self.growing("memory", current, desired, maximum)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool, LimiterError> {
+        self.growing("table", current, desired, maximum)
+    }
+
+    fn instances(&self) -> usize {
+        usize::MAX
+    }
+
+    fn tables(&self) -> usize {
+        usize::MAX
+    }
+
+    fn memories(&self) -> usize {
+        usize::MAX
+    }
+}
+
+impl Data {
+    fn growing(
+        &mut self,
+        what: &'static str,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool, LimiterError> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        let limiter: &mut Limiter = &mut self.host.limiter;
+        match limiter.grow(what, current as u64, desired as u64) {
+            Ok(()) => match &mut self.host.speculation {
+                Some(speculation) if limiter.used > MAX_SPECULATIVE_MEMORY => {
+                    let size = MAX_SPECULATIVE_MEMORY >> 20;
+                    speculation.leave(format!("its memory grew beyond {size} MiB"));
+                    Err(LimiterError::ResourceLimiterDeniedAllocation)
+                }
+                _ => Ok(true),
+            },
+            Err(reason) => {
+                self.refused = Some(reason);
+                Err(LimiterError::ResourceLimiterDeniedAllocation)
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Runs that may be thrown away and begun anew on another engine.
+//!
+//! No effect may happen twice, and none may be lost. A speculative run therefore does only what
+//! can be repeated unseen: it reads. What it writes to standard output and error is held back;
+//! any other effect ends the run *before* it happens, and another engine, without speculation,
+//! starts from the beginning.
+
+use super::stdio::Held;
+use super::wasi::WasiState;
+use crate::error::TrapReason;
+use crate::value::Value;
+
+/// The most output that is held back, in bytes.
+const MAX_HELD: usize = 1 << 20;
+
+/// A run that may be thrown away.
+#[derive(Default)]
+pub struct Speculation {
+    /// What it ended before.
+    left: Option<String>,
+    /// What it wrote to the process's streams.
+    pub(super) held: Held,
+}
+
+impl Speculation {
+    /// Ends the run before something that must not happen twice. The engine passes the reason
+    /// on, as with any failure.
+    pub fn leave(&mut self, before: impl Into<String>) -> TrapReason {
+        let before = self.left.get_or_insert_with(|| before.into());
+        TrapReason::Wasm(format!("the run was left before {before}"))
+    }
+
+    /// What the run ended before, if it did.
+    pub fn left(&self) -> Option<&str> {
+        self.left.as_deref()
+    }
+
+    /// What it wrote to the process's streams.
+    pub fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// Whether a call of WASI can be repeated unseen.
+    ///
+    /// # Errors
+    ///
+    /// What the run has to end before.
+    pub(super) fn allows(
+        &self,
+        wasi: &mut WasiState,
+        name: &str,
+        memory: &[u8],
+        args: &[Value],
+    ) -> Result<(), String> {
+        let arg = |i: usize| match args.get(i) {
+            Some(Value::I32(value)) => *value as u32,
+            _ => 0,
+        };
+        match name {
+            "args_get"
+            | "args_sizes_get"
+            | "environ_get"
+            | "environ_sizes_get"
+            | "clock_res_get"
+            | "clock_time_get"
+            | "random_get"
+            | "sched_yield"
+            | "fd_advise"
+            | "fd_fdstat_get"
+            | "fd_filestat_get"
+            | "fd_prestat_get"
+            | "fd_prestat_dir_name"
+            | "fd_readdir"
+            | "fd_seek"
+            | "fd_tell"
+            | "path_filestat_get"
+            | "path_readlink" => Ok(()),
+            // The numbers of the standard streams must not come to mean files.
+            "fd_close" if arg(0) > 2 => Ok(()),
+            "fd_read" | "fd_pread" => match arg(0) {
+                0 if wasi.inherits_stdin && self.held.len() > 0 => {
+                    Err("it waited for input with output to show".into())
+                }
+                _ => Ok(()),
+            },
+            "fd_write" if matches!(arg(0), 1 | 2) => match self.held.len() {
+                0..MAX_HELD => Ok(()),
+                _ => Err(format!("its output grew beyond {MAX_HELD} bytes")),
+            },
+            "path_open" => {
+                const CREATE_EXCLUSIVE_TRUNCATE: u32 = 1 | 4 | 8;
+                if arg(4) & CREATE_EXCLUSIVE_TRUNCATE != 0 {
+                    return Err("`path_open` for writing".into());
+                }
+                match wasi.names_device(memory, arg(0), arg(1), arg(2), arg(3)) {
+                    true => Err("`path_open` of what is no file or directory".into()),
+                    false => Ok(()),
+                }
+            }
+            _ => Err(format!("the call of `{name}`")),
+        }
+    }
+}
