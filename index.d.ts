@@ -239,6 +239,14 @@ export interface WizerOptions {
   maxMemory?: number
 
   /**
+   * The most data segments that the output may have, up to 100,000 (the limit of engines). Fewer segments make a larger
+   * file: those with the least zeros between them become one.
+   *
+   * @default 100000
+   */
+  maxSegments?: number
+
+  /**
    * Ends the run when it is aborted. Compiling is not interrupted; the run ends after it. {@link wizerSync} looks at it
    * only before the run and when an import of the run aborts it.
    *
@@ -263,6 +271,10 @@ export interface Host {
   /**
    * The bytes of an exported memory, to read and to write. The view is detached (its length becomes 0) when the import
    * returns, and when the memory grows meanwhile.
+   *
+   * It is for use at once only: never give it to what goes on after the import has returned (`fs.write`, `zlib.gzip`,
+   * `crypto.randomFill` and the like), which would read or write memory that is no longer there, and crash the process.
+   * Give such a function a copy, `view.slice()`.
    *
    * @param name the name of the export
    * @default name = 'memory'
@@ -376,6 +388,8 @@ export type WizerErrorCode =
   | 'ERR_WIZER_UNREPRESENTABLE_STATE'
   /** The output would be larger than engines accept. */
   | 'ERR_WIZER_OUTPUT_TOO_LARGE'
+  /** The output would need more data segments than engines or `maxSegments` allow. */
+  | 'ERR_WIZER_TOO_MANY_SEGMENTS'
   /** Memories or tables grew beyond `maxMemory`. */
   | 'ERR_WIZER_MEMORY_LIMIT'
   /** The time of `timeout` passed. */

@@ -15,8 +15,8 @@ const native = () => (binding ??= loadBinding())
 
 /** The runs that go on. One that doesn't end would keep the process from its exit. */
 const active = new Set()
-const abortAll = () => {
-  for (const run of active) run.abort()
+const abandonAll = () => {
+  for (const run of active) run.abandon()
 }
 
 /** One run of the native addon, made of the caller's options. */
@@ -60,12 +60,12 @@ class Job {
     if (this.signal?.aborted) throw this.aborted()
     const abort = () => this.run.abort()
     this.signal?.addEventListener('abort', abort, { once: true })
-    if (active.size === 0) process.on('exit', abortAll)
+    if (active.size === 0) process.on('exit', abandonAll)
     active.add(this.run)
     return () => {
       this.signal?.removeEventListener('abort', abort)
       active.delete(this.run)
-      if (active.size === 0) process.off('exit', abortAll)
+      if (active.size === 0) process.off('exit', abandonAll)
     }
   }
 

@@ -527,16 +527,23 @@ describe('the options of WASI', () => {
 
 describe('limits', () => {
   it('engine: every name, and no other', async () => {
-    for (const engine of ['auto', 'baseline', 'optimizing']) same(await wizer(ORIGINAL, { engine }))
+    for (const engine of ['auto', 'interpreter', 'baseline', 'optimizing']) same(await wizer(ORIGINAL, { engine }))
     await rejects(wizer(ORIGINAL, { engine: 'fast' }), 'ERR_WIZER_OPTION', /`baseline`/)
   })
 
-  it('engine: what Winch cannot compile goes to Cranelift, unless Winch was asked for', async () => {
-    const tail = '(module (func $f) (func (export "wizer.initialize") (return_call $f)))'
-    const { report } = await snapshot(tail)
+  it('engine: what one cannot run goes to the next, unless it was asked for', async () => {
+    const throws = '(module (tag $e) (func (export "wizer.initialize") (block $l (try_table (catch_all $l) (throw $e)))))'
+    // Beyond what Cranelift compiles as fast as Winch.
+    const large = (module) => module.replace(/\)$/, `(func ${'(drop (i32.const 1))'.repeat(60_000)}))`)
+    const small = await snapshot(throws)
+    assert.match(small.report.engine.name, /Cranelift/)
+    assert.match(small.report.engine.reason, /wasmi cannot run it/)
+    const { report } = await snapshot(large(throws), { cache: false })
     assert.match(report.engine.name, /Cranelift/)
-    assert.match(report.engine.reason, /Winch/)
-    await rejects(wizer(tail, { engine: 'baseline' }), 'ERR_WIZER_UNSUPPORTED')
+    assert.match(report.engine.reason, /wasmi cannot run it.*Winch\) cannot/)
+    for (const engine of ['interpreter', 'baseline']) {
+      await rejects(wizer(throws, { engine }), 'ERR_WIZER_UNSUPPORTED', /`auto`/)
+    }
   })
 
   for (const [what, guest] of Object.entries({ 'an endless loop': ENDLESS, 'a long sleep': sleeper })) {
@@ -647,7 +654,7 @@ describe('signal', () => {
 })
 
 describe('onProgress', () => {
-  const PHASES = ['parse', 'instrument', 'compile', 'initialize', 'snapshot', 'rewrite']
+  const PHASES = ['parse', 'instrument', 'compile', 'initialize', 'snapshot', 'rewrite', 'validate']
 
   it('tells the phases in their order', async () => {
     const seen = []
@@ -861,10 +868,19 @@ describe('the Node process', () => {
         setTimeout(() => parentPort.postMessage('begun'), 50)\`
       const worker = new Worker(script, { eval: true, workerData: { guest, options } })
       worker.once('message', () => worker.terminate().then(() => process.exit(3)))`,
+    'a worker that is ended in wizerSync': `
+      const { Worker } = require('node:worker_threads')
+      const script = \`${WORKER}
+        parentPort.postMessage('begins')
+        wizerSync(workerData.guest, workerData.options)\`
+      const worker = new Worker(script, { eval: true, workerData: { guest, options } })
+      worker.once('message', () => setTimeout(() => worker.terminate().then(() => process.exit(3)), 50))`,
   }
   describe('is not held by a run that does not end', { concurrency: true }, () => {
     for (const [what, script] of Object.entries(unending)) {
       for (const [when, guest] of Object.entries({ 'an endless loop': ENDLESS, 'a wait for standard input': reader })) {
+        // That wait is Node's thread's own.
+        if (what.includes('wizerSync') && guest !== ENDLESS) continue
         it(`${when}: ${what}`, async () => {
           const command = scriptCommand(`const guest = ${JSON.stringify(guest)}, options = { allowWasi: true }\n${script}`)
           // The limit only ends a process that hangs.
@@ -875,6 +891,34 @@ describe('the Node process', () => {
       }
     }
   })
+})
+
+describe('an exit of the process while a run calls imports', { concurrency: true }, () => {
+  const guest = init('(loop $again (call $f) (br $again))', '(import "test" "f" (func $f)) (func (export "f") (call $f))')
+  const exits = {
+    'in the import': '{ test: { f() { process.exit(3) } } }',
+    'in an import within an import': '(host, depth = 0) => ({ test: { f() { if (depth++ < 5) host.call("f"); else process.exit(3) } } })',
+    'after an exception that nobody catches': '{ test: { f() { setImmediate(() => { throw new Error("elsewhere") }) } } }',
+    'from a timer': '(setTimeout(() => process.exit(3), 50), { test: { f() {} } })',
+    'from the handler of a signal':
+      '(process.on("SIGTERM", () => process.exit(3)), setTimeout(() => process.kill(process.pid), 50), { test: { f() {} } })',
+  }
+  for (const [where, imports] of Object.entries(exits)) {
+    for (const way of ['wizer', 'wizerSync']) {
+      // A synchronous run leaves no time for what comes from elsewhere.
+      if (way === 'wizerSync' && !where.startsWith('in ')) continue
+      if (process.platform === 'win32' && where.includes('signal')) continue
+      // Again and again, as it depends on which of the threads is first.
+      for (let round = 1; round <= 5; round++) {
+        it(`${where} (${way}, ${round})`, async () => {
+          const script = `Promise.resolve(${way}(${JSON.stringify(guest)}, { imports: ${imports} })).catch(() => {})`
+          const { status, signal } = await run(scriptCommand(script), { input: null, timeout: 20_000, killSignal: 'SIGKILL' })
+          assert.equal(signal, null, 'it had to be killed')
+          assert.equal(status, where.includes('exception') ? 1 : 3)
+        })
+      }
+    }
+  }
 })
 
 describe('traps of V8 and of a run in one process', () => {

@@ -202,11 +202,14 @@ describe('ERR_WIZER_TRAP', () => {
   })
 
   it('the backtrace has places in the input', async () => {
-    const module = assemble(init('(call $f)', '(func $f (drop (i32.const 77)) unreachable)'))
-    const { wasmBacktrace } = await failure('ERR_WIZER_TRAP', module)
-    const place = Buffer.from(module).indexOf(Buffer.from([0x41, 0xcd, 0, 0x1a, 0x00])) + 4
-    assert.match(wasmBacktrace[0], new RegExp(`^0x${place.toString(16)} - `))
-    assert.equal(wasmBacktrace.length, 2)
+    const divide = '(func $f (param i32) (result i32) (i32.div_u (i32.const 77) (local.get 0)))'
+    const module = assemble(init('(drop (call $f (i32.const 0)))', divide))
+    const place = Buffer.from(module).indexOf(Buffer.from([0x41, 0xcd, 0, 0x20, 0, 0x6e])) + 5
+    for (const engine of ['auto', 'baseline', 'optimizing']) {
+      const { wasmBacktrace } = await failure('ERR_WIZER_TRAP', module, { engine })
+      assert.match(wasmBacktrace[0], new RegExp(`^0x${place.toString(16)} - `), engine)
+      assert.equal(wasmBacktrace.length, 2)
+    }
   })
 
   it('in the start function, in `_initialize`, and in a preloaded module', async () => {

@@ -28,7 +28,7 @@ function setup(file) {
     else if (key === 'rename') options.renameFuncs = { ...options.renameFuncs, [left]: right }
     else if (key === 'preload') preloads[left] = binary('preload', right)
     else if (key === 'no-reactor') setup.reactor = false
-    else assert.equal(key, 'only', `${file}: what is ${key}?`)
+    else assert.equal(key, 'not', `${file}: what is ${key}?`)
   }
   return { ...setup, options: { ...options, preload: preloads } }
 }

@@ -31,6 +31,8 @@ const everything: Required<WizerOptions> = {
   engine: 'optimizing',
   timeout: 1000,
   maxMemory: 1 << 20,
+  maxSegments: 1000,
+  cache: false,
   signal: new AbortController().signal,
   onProgress: ({ phase }: Progress): Phase => phase,
 }

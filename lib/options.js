@@ -27,6 +27,7 @@ const kinds = {
   stdout: ["'inherit', 'ignore' or 'pipe'", (value) => ['inherit', 'ignore', 'pipe'].includes(value)],
   milliseconds: ['a number of milliseconds from 0', (value) => typeof value === 'number' && value >= 0],
   bytes: ['a whole number of bytes from 0', (value) => value === Infinity || (Number.isInteger(value) && value >= 0)],
+  count: ['a whole number from 0', (value) => value === Infinity || (Number.isInteger(value) && value >= 0)],
   mapDirs: [
     'an object that holds a host path, or { host, readonly }, for each guest path',
     (value) =>
@@ -73,6 +74,7 @@ const options = {
   cache: 'cache',
   timeout: 'milliseconds',
   maxMemory: 'bytes',
+  maxSegments: 'count',
   signal: 'signal',
   onProgress: 'function',
 }
@@ -91,7 +93,7 @@ function check(given) {
     checked[name] = value
   }
   // A limit without end is none; the addon counts whole milliseconds.
-  for (const name of ['timeout', 'maxMemory']) if (checked[name] > Number.MAX_SAFE_INTEGER) delete checked[name]
+  for (const name of ['timeout', 'maxMemory', 'maxSegments']) if (checked[name] > Number.MAX_SAFE_INTEGER) delete checked[name]
   if (checked.timeout !== undefined) checked.timeout = Math.ceil(checked.timeout)
   return checked
 }

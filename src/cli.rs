@@ -149,6 +149,12 @@ struct Args {
     #[arg(long, hide_short_help = true, value_name = "BYTES")]
     max_memory: Option<u64>,
 
+    /// The most data segments that the output may have [default: 100000, the limit of engines]
+    ///
+    /// Fewer segments make a larger file: those with the least zeros between them become one.
+    #[arg(long, hide_short_help = true, value_name = "COUNT")]
+    max_segments: Option<usize>,
+
     /// Print what happened, as a table on standard error
     #[arg(short, long)]
     verbose: bool,
@@ -258,6 +264,7 @@ impl Args {
             },
             timeout: self.timeout.map(Duration::from_millis),
             max_memory: self.max_memory,
+            max_segments: self.max_segments,
             allow_wasi: self.allow_wasi.unwrap_or(false),
             ..Options::default()
         };

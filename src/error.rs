@@ -124,6 +124,18 @@ pub enum Error {
         limit: u64,
     },
 
+    /// The output would need more data segments than it may have.
+    #[error(
+        "the initialized module would need at least {needed} data segments, and may have {limit}; \
+         raise the limit where it was set, or have the initialization drop passive segments"
+    )]
+    TooManySegments {
+        /// How many it needs at the least: one for each memory, and those that stay.
+        needed: usize,
+        /// The limit.
+        limit: usize,
+    },
+
     /// An option has a value that makes no sense.
     #[error("{message}")]
     Option {
@@ -156,10 +168,12 @@ pub enum Error {
     },
 
     /// No engine of this build can run the module.
-    #[error("no engine can run this module here: {message}")]
+    #[error("no engine can run this module here: {message}{}", hint(.help))]
     Unsupported {
         /// The engine's reason.
         message: String,
+        /// What to do about it.
+        help: Option<String>,
     },
 
     /// The time limit passed before initialization ended.
@@ -195,6 +209,7 @@ impl Error {
             Error::ImportType { .. } => "ERR_WIZER_IMPORT_TYPE",
             Error::Unrepresentable { .. } => "ERR_WIZER_UNREPRESENTABLE_STATE",
             Error::OutputTooLarge { .. } => "ERR_WIZER_OUTPUT_TOO_LARGE",
+            Error::TooManySegments { .. } => "ERR_WIZER_TOO_MANY_SEGMENTS",
             Error::Option { .. } => "ERR_WIZER_OPTION",
             Error::DuplicateRename { .. } => "ERR_WIZER_DUPLICATE_RENAME",
             Error::Io { .. } => "ERR_WIZER_IO",
@@ -202,6 +217,14 @@ impl Error {
             Error::Timeout { .. } => "ERR_WIZER_TIMEOUT",
             Error::Aborted => "ERR_WIZER_ABORTED",
             Error::Internal { .. } => "ERR_WIZER_INTERNAL",
+        }
+    }
+
+    /// An engine's refusal.
+    pub(crate) fn unsupported(message: String) -> Error {
+        Error::Unsupported {
+            message,
+            help: None,
         }
     }
 

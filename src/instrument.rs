@@ -69,8 +69,12 @@ impl Names {
     pub fn new<'m, 'a: 'm>(modules: impl IntoIterator<Item = &'m Module<'a>> + Clone) -> Names {
         let mut prefix = String::from("wizer:");
         let taken = |prefix: &str| {
-            let mut exports = modules.clone().into_iter().flat_map(|m| &m.exports);
-            exports.any(|e| e.name.starts_with(prefix))
+            modules.clone().into_iter().any(|module| {
+                // A module must not get at another one's by importing them either.
+                let imports = module.imports.iter().map(|import| import.name);
+                let mut names = module.exports.iter().map(|e| e.name).chain(imports);
+                names.any(|name| name.starts_with(prefix))
+            })
         };
         while taken(&prefix) {
             prefix.push(':');
@@ -131,11 +135,13 @@ pub fn instrument(module: &Module<'_>, names: &Names) -> Instrumented {
             globals.push(index);
         }
     }
+    let mut added = Functions::new(module);
     if let Some(start) = module.start {
-        exports.export(&names.start(), ExportKind::Func, start);
+        if !add_forwarder(module, &names.start(), start, &mut added, &mut exports) {
+            exports.export(&names.start(), ExportKind::Func, start);
+        }
         splice.drop(section::START);
     }
-    let mut added = Functions::new(module);
     add_forwarders(module, names, &mut added, &mut exports);
     add_probes(module, names, &mut added, &mut splice, &mut exports);
     splice.append(section::FUNCTION, added.types.count, &added.types.bytes);
@@ -218,19 +224,33 @@ impl Functions {
 /// Adds a forwarder for each export that is an imported function.
 fn add_forwarders(module: &Module<'_>, names: &Names, added: &mut Functions, exports: &mut Items) {
     for export in &module.exports {
-        let imported =
-            export.kind == ExternKind::Func && export.index < module.functions.imported();
-        let ty = module.functions.get(export.index).copied();
-        let (true, Some(ty), Some(params)) = (imported, ty, module.function_type(export.index))
-        else {
-            continue;
-        };
-        let mut body: Vec<_> = (0..params.params().len() as u32)
-            .map(Instruction::LocalGet)
-            .collect();
-        body.push(Instruction::Call(export.index));
-        added.push(&names.forwarder(export.name), ty, &body, exports);
+        if export.kind == ExternKind::Func {
+            let name = names.forwarder(export.name);
+            add_forwarder(module, &name, export.index, added, exports);
+        }
     }
+}
+
+/// Adds a forwarder, if the function is an imported one. Returns whether it is.
+fn add_forwarder(
+    module: &Module<'_>,
+    name: &str,
+    function: u32,
+    added: &mut Functions,
+    exports: &mut Items,
+) -> bool {
+    let ty = module.functions.get(function).copied();
+    let (Some(ty), Some(signature)) = (ty, module.function_type(function)) else {
+        return false;
+    };
+    if function >= module.functions.imported() {
+        return false;
+    }
+    let params = 0..signature.params().len() as u32;
+    let mut body: Vec<_> = params.map(Instruction::LocalGet).collect();
+    body.push(Instruction::Call(function));
+    added.push(name, ty, &body, exports);
+    true
 }
 
 /// Adds one function per passive segment of a length above 0, which traps exactly when the

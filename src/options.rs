@@ -38,6 +38,10 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// The most bytes that all memories together may have.
     pub max_memory: Option<u64>,
+    /// The most data segments that the output may have; no limit but the engines' by default.
+    pub max_segments: Option<usize>,
+    /// For tests: the interpreter leaves the run to compiled code before this call of the host.
+    pub leave_at: Option<u64>,
     /// Lets another thread end the run.
     pub interrupt: Option<Arc<Interrupt>>,
     /// Told what the run is doing.

@@ -32,7 +32,7 @@ use wasm_encoder::{ConstExpr, Encode};
 
 use crate::error::Error;
 use crate::module::{ExternKind, Module, SegmentMode, section};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, is_rewritten};
 use crate::splice::{Rope, Splice};
 use crate::value::Value;
 
@@ -260,14 +260,22 @@ type Renumbered = BTreeMap<u32, u32>;
 
 /// Writes the data section: the memories' contents, and the passive segments.
 ///
-/// Where instructions may name segments, each one keeps its index. The ones that were active
-/// are dropped at instantiation whatever they hold, so their places serve for the new ones.
+/// Where instructions name segments, each one keeps its index. The ones that were active are
+/// dropped at instantiation whatever they hold, so their places serve for the new ones.
 fn data<'a>(
     module: &'a Module<'a>,
     snapshot: &'a Snapshot<'_>,
     splice: &mut Splice<'a>,
 ) -> Result<Renumbered, Error> {
-    let imported = module.memories.imported();
+    let places = module
+        .data
+        .iter()
+        .filter(|s| is_rewritten(module, s))
+        .count();
+    let count: usize = snapshot.memories.iter().map(|m| m.segments.len()).sum();
+    // Without a data count section no instruction can name a segment; and where no place is
+    // left over, nobody needs to know.
+    let keep_places = module.has_data_count && (count >= places || names_data(module));
     let mut planned = snapshot.memories.iter().flat_map(|memory| {
         let ty = module.memories.get(memory.index).expect("a defined memory");
         memory.segments.iter().map(move |range| {
@@ -297,8 +305,8 @@ fn data<'a>(
     };
     for (index, segment) in (0..).zip(&module.data) {
         match segment.mode {
-            SegmentMode::Active(memory) if memory >= imported => {
-                if !module.has_data_count {
+            _ if is_rewritten(module, segment) => {
+                if !keep_places {
                     continue;
                 }
                 match planned.next() {
@@ -342,6 +350,48 @@ fn data<'a>(
         splice.replace(section::DATA, counted);
     }
     Ok(renumbered)
+}
+
+/// Whether an instruction names a data segment.
+fn names_data(module: &Module<'_>) -> bool {
+    let Some(code) = module.section(section::CODE) else {
+        return false;
+    };
+    let reader = wasmparser::BinaryReader::new(module.contents(code), 0);
+    let Ok(bodies) = wasmparser::CodeSectionReader::new(reader) else {
+        return true;
+    };
+    bodies.into_iter().any(|body| match body {
+        Ok(body) => may_name_data(body.as_bytes()) && body_names_data(&body).unwrap_or(true),
+        Err(_) => true,
+    })
+}
+
+/// Whether the bytes of such an instruction are there, which may be chance.
+fn may_name_data(body: &[u8]) -> bool {
+    /// The prefixes of bulk memory and garbage collection, and behind them `memory.init` and
+    /// `data.drop`, `array.new_data` and `array.init_data`.
+    const PREFIXES: [(u8, [u32; 2]); 2] = [(0xfc, [8, 9]), (0xfb, [9, 18])];
+    PREFIXES.iter().any(|(prefix, codes)| {
+        memchr::memchr_iter(*prefix, body).any(|at| {
+            let mut rest = wasmparser::BinaryReader::new(&body[at + 1..], 0);
+            rest.read_var_u32().is_ok_and(|code| codes.contains(&code))
+        })
+    })
+}
+
+fn body_names_data(body: &wasmparser::FunctionBody<'_>) -> wasmparser::Result<bool> {
+    use wasmparser::Operator as O;
+    for operator in body.get_operators_reader()? {
+        if let O::MemoryInit { .. }
+        | O::DataDrop { .. }
+        | O::ArrayNewData { .. }
+        | O::ArrayInitData { .. } = operator?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Custom sections that describe an input to a linker, which the output is no longer.

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::module::{Module, section};
 
 /// Bytes to be written, most of them borrowed.
@@ -43,28 +45,30 @@ impl<'a> Rope<'a> {
 
     /// Appends a few bytes.
     pub fn write(&mut self, bytes: &[u8]) -> &mut Self {
-        let start = self.own.len();
-        self.own.extend_from_slice(bytes);
-        self.len += bytes.len();
-        match self.parts.last_mut() {
-            Some(Part::Own(range)) if range.end == start => range.end = self.own.len(),
-            _ => self.parts.push(Part::Own(start..self.own.len())),
-        }
-        self
+        self.own(|own| own.extend_from_slice(bytes))
     }
 
     /// Appends an unsigned LEB128 number.
     pub fn leb(&mut self, value: u32) -> &mut Self {
-        let mut bytes = Vec::with_capacity(5);
-        wasm_encoder::Encode::encode(&value, &mut bytes);
-        self.write(&bytes)
+        self.encode(&value)
     }
 
     /// Appends a value in the encoding of the binary format.
     pub fn encode(&mut self, value: &impl wasm_encoder::Encode) -> &mut Self {
-        let mut bytes = Vec::new();
-        value.encode(&mut bytes);
-        self.write(&bytes)
+        self.own(|own| value.encode(own))
+    }
+
+    /// Appends what `write` adds.
+    fn own(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
+        let start = self.own.len();
+        write(&mut self.own);
+        let end = self.own.len();
+        self.len += end - start;
+        match self.parts.last_mut() {
+            Some(Part::Own(range)) if range.end == start => range.end = end,
+            _ => self.parts.push(Part::Own(start..end)),
+        }
+        self
     }
 
     /// Appends another rope.
@@ -80,15 +84,38 @@ impl<'a> Rope<'a> {
         self
     }
 
-    fn copy_to(&self, out: &mut Vec<u8>) {
+    /// All bytes, in one allocation of exactly their size, written by as many threads as pays.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = vec![0; self.len];
+        let mut pieces: Vec<(&mut [u8], &[u8])> = Vec::new();
+        let mut rest = &mut out[..];
         for part in &self.parts {
-            out.extend_from_slice(match part {
+            let bytes = match part {
                 Part::Borrowed(bytes) => bytes,
                 Part::Own(range) => &self.own[range.clone()],
-            });
+            };
+            for bytes in bytes.chunks(PIECE) {
+                let (here, behind) = rest.split_at_mut(bytes.len());
+                pieces.push((here, bytes));
+                rest = behind;
+            }
         }
+        let copy = |(to, from): (&mut [u8], &[u8])| to.copy_from_slice(from);
+        match self.len {
+            0..PARALLEL => pieces.into_iter().for_each(copy),
+            // Many pieces are a few bytes, which is no work to hand to a thread.
+            _ => pieces.into_par_iter().with_min_len(64).for_each(copy),
+        }
+        out
     }
 }
+
+/// From this size on, several threads write the bytes: they wait for new memory from the system
+/// more than for anything else.
+const PARALLEL: usize = 1 << 20;
+
+/// The most that one thread copies at once.
+const PIECE: usize = 256 << 10;
 
 /// How many bytes an unsigned LEB128 number takes.
 pub fn leb_len(value: u64) -> usize {
@@ -227,26 +254,22 @@ impl<'a> Splice<'a> {
         }
         flush(&mut order, u8::MAX);
 
-        let len = 8 + order.iter().map(|(_, chunk)| chunk.len()).sum::<usize>();
-        let mut bytes = Vec::with_capacity(len);
-        bytes.extend_from_slice(&module.bytes[..8]);
+        let mut out = Rope::new();
+        out.borrow(&module.bytes[..8]);
         let mut code = None;
-        for (id, chunk) in &order {
-            let contents = bytes.len() + chunk.header();
-            if *id == section::CODE {
-                code = Some(contents);
+        for (id, chunk) in order {
+            if id == section::CODE {
+                code = Some(out.len() + chunk.header());
             }
             match chunk {
-                Chunk::Kept { whole, .. } => bytes.extend_from_slice(whole),
+                Chunk::Kept { whole, .. } => out.borrow(whole),
                 Chunk::New(rope) => {
-                    bytes.push(*id);
                     let size = u32::try_from(rope.len()).expect("the caller bounds the output");
-                    wasm_encoder::Encode::encode(&size, &mut bytes);
-                    rope.copy_to(&mut bytes);
+                    out.write(&[id]).leb(size).append(rope)
                 }
-            }
+            };
         }
-        debug_assert_eq!(bytes.len(), len);
+        let bytes = out.to_bytes();
         Spliced { bytes, code }
     }
 }
@@ -262,13 +285,6 @@ impl Chunk<'_> {
         match self {
             Chunk::Kept { header, .. } => *header,
             Chunk::New(rope) => 1 + leb_len(rope.len() as u64),
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Chunk::Kept { whole, .. } => whole.len(),
-            Chunk::New(rope) => self.header() + rope.len(),
         }
     }
 }

@@ -186,7 +186,8 @@ fn pipeline(
             }
             let main = modules.last().expect("the module itself");
             let mut live = live(engine, run.main.0, main);
-            let snapshot = Snapshot::capture(&mut live, &main.module, &main.code, &run.main.1)?;
+            let (baseline, limit) = (&run.main.1, plan.max_segments);
+            let snapshot = Snapshot::capture(&mut live, &main.module, &main.code, baseline, limit)?;
 
             clock.begin(Phase::Rewrite);
             let rewritten = rewrite(&main.module, &snapshot, &plan.exports)?;

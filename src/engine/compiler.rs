@@ -72,8 +72,7 @@ impl Code {
     ///
     /// [`Error::Unsupported`] where the compiler does not exist for this machine.
     pub fn engine(strategy: Strategy, settings: Settings) -> Result<wasmtime::Engine, Error> {
-        wasmtime::Engine::new(&config(strategy, settings))
-            .map_err(|e| Error::Unsupported { message: text(&e) })
+        wasmtime::Engine::new(&config(strategy, settings)).map_err(|e| Error::unsupported(text(&e)))
     }
 
     /// Compiles modules.
@@ -95,7 +94,7 @@ impl Code {
             Err(_) => Err(format!("{} gave up on it", strategy.name())),
         };
         let compiled: Result<_, _> = modules.iter().map(compile).collect();
-        let modules = compiled.map_err(|message| Error::Unsupported { message })?;
+        let modules = compiled.map_err(Error::unsupported)?;
         Ok(Code {
             strategy,
             engine,
@@ -409,7 +408,9 @@ impl Engine for Compiler {
                     name: import.name().into(),
                     message: e.root_cause().to_string(),
                 },
-                None => self.failure(e, None),
+                None if is_of_a_run(&e) => self.failure(e, None),
+                // What it declares is more than there can be.
+                None => Error::unsupported(e.to_string()),
             }
         })?;
         if let Some(name) = name {
@@ -628,6 +629,14 @@ fn call(
         .iter()
         .map(|value| from_val(&mut store, value))
         .collect())
+}
+
+/// Whether an error comes from running code or from the host, and not from the engine.
+fn is_of_a_run(error: &wasmtime::Error) -> bool {
+    error.is::<wasmtime::Trap>()
+        || error.is::<TrapReason>()
+        || error.is::<wasmtime::ThrownException>()
+        || error.is::<wasmtime::GcHeapOutOfMemory<()>>()
 }
 
 /// Why a call failed.

@@ -79,9 +79,7 @@ impl Interpreter {
         let loaded = modules.iter().map(|prepared| {
             let module = wasmi::Module::new(&engine, &prepared.code.bytes[..]);
             Ok(Loaded {
-                module: module.map_err(|error| Error::Unsupported {
-                    message: error.to_string(),
-                })?,
+                module: module.map_err(|error| Error::unsupported(error.to_string()))?,
                 function_types: imported_function_types(&prepared.module),
             })
         });
@@ -152,9 +150,7 @@ impl Interpreter {
         let refused = self.store.data_mut().refused.take();
         if let ErrorKind::Wasm(_) | ErrorKind::Translation(_) = error.kind() {
             // A function that is looked at only when it is called.
-            return Error::Unsupported {
-                message: error.to_string(),
-            };
+            return Error::unsupported(error.to_string());
         }
         if let ErrorKind::Instantiation(error) = error.kind()
             && let Some(misfit) = misfit(error)

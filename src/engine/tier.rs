@@ -57,16 +57,32 @@ pub struct Ran<T> {
     pub result: Result<T, Error>,
 }
 
+/// What is done with an engine.
+pub type Work<'w, T> = dyn Fn(&mut dyn Engine) -> Result<T, Error> + Sync + 'w;
+
 impl Job<'_, '_> {
     /// Has an engine do `work`, which may begin more than once; only the last one counts.
     ///
     /// # Errors
     ///
     /// Where no engine can be made, or a module is not valid. What `work` says is in [`Ran`].
-    pub fn run<T: Send>(
+    pub fn run<T: Send>(&self, clock: &mut Clock<'_>, work: &Work<'_, T>) -> Result<Ran<T>, Error> {
+        let pinned = self.options.engine != options::Engine::Auto;
+        let advise = |mut error| {
+            if let (true, Error::Unsupported { help, .. }) = (pinned, &mut error) {
+                *help = Some("leave the choice of the engine to `auto`".into());
+            }
+            error
+        };
+        let mut ran = self.run_on_some(clock, work).map_err(advise)?;
+        ran.result = ran.result.map_err(advise);
+        Ok(ran)
+    }
+
+    fn run_on_some<T: Send>(
         &self,
         clock: &mut Clock<'_>,
-        work: &(dyn Fn(&mut dyn Engine) -> Result<T, Error> + Sync),
+        work: &Work<'_, T>,
     ) -> Result<Ran<T>, Error> {
         let input = Tape::default();
         let (mut reason, code) = match self.options.engine {
@@ -112,11 +128,11 @@ impl Job<'_, '_> {
         code: &Making,
         input: &Tape,
         clock: &mut Clock<'_>,
-        work: &(dyn Fn(&mut dyn Engine) -> Result<T, Error> + Sync),
+        work: &Work<'_, T>,
     ) -> Result<Speculated<T>, Error> {
         clock.begin(Phase::Compile);
         input.record();
-        let host = self.host(input, Some(Speculation::default()))?;
+        let host = self.host(input, Some(Speculation::leave_at(self.options.leave_at)))?;
         let began = Instant::now();
         let budget = LEAST_BUDGET + BUDGET_PER_MB.mul_f64(self.code_size() as f64 / 1e6);
         let (validation, making) = (self.validation.clone(), code.clone());
@@ -135,7 +151,7 @@ impl Job<'_, '_> {
         };
         let engine = match self.interpreter(host, Some(Box::new(pause))) {
             Ok(engine) => engine,
-            Err(Error::Unsupported { message }) => {
+            Err(Error::Unsupported { message, .. }) => {
                 code.order(Order::Now);
                 return Ok(Speculated::Left(format!("wasmi cannot run it: {message}")));
             }
@@ -174,7 +190,7 @@ impl Job<'_, '_> {
         mut engine: Box<dyn Engine>,
         reason: String,
         clock: &mut Clock<'_>,
-        work: &(dyn Fn(&mut dyn Engine) -> Result<T, Error> + Sync),
+        work: &Work<'_, T>,
     ) -> Result<Ran<T>, Error> {
         clock.begin(Phase::Initialize);
         let interrupt = engine.host().interrupt.clone();
@@ -447,7 +463,7 @@ impl Recipe {
                 .and_then(|engine| Code::compile(strategy, engine, &self.modules));
             match made {
                 Ok(code) => return Ok(Made { code, refusal }),
-                Err(Error::Unsupported { message }) if i + 1 < self.strategies.len() => {
+                Err(Error::Unsupported { message, .. }) if i + 1 < self.strategies.len() => {
                     refusal = Some(format!("{} cannot: {message}", strategy.name()));
                 }
                 Err(other) => return Err(other),

@@ -220,6 +220,9 @@ impl Binding {
     ) -> Result<Vec<Value>, TrapReason> {
         let host = guest.host();
         *host.calls.entry((module.into(), name.into())).or_default() += 1;
+        if let Some(speculation) = &mut host.speculation {
+            speculation.count_call()?;
+        }
         if let (Some(speculation), Binding::Provided(_) | Binding::Missing { .. }) =
             (&mut host.speculation, self)
         {

@@ -20,9 +20,36 @@ pub struct Speculation {
     left: Option<String>,
     /// What it wrote to the process's streams.
     pub(super) held: Held,
+    /// How many calls of the host are still to be answered, for tests: the next one ends the
+    /// run.
+    calls_left: Option<u64>,
 }
 
 impl Speculation {
+    /// A run that ends before its call of this number, counted from 0; for tests.
+    pub fn leave_at(call: Option<u64>) -> Speculation {
+        Speculation {
+            calls_left: call,
+            ..Speculation::default()
+        }
+    }
+
+    /// Takes note of a call of the host.
+    ///
+    /// # Errors
+    ///
+    /// Where the run is to end before it.
+    pub(super) fn count_call(&mut self) -> Result<(), TrapReason> {
+        match &mut self.calls_left {
+            Some(0) => Err(self.leave("a call of the host that a test named")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Ends the run before something that must not happen twice. The engine passes the reason
     /// on, as with any failure.
     pub fn leave(&mut self, before: impl Into<String>) -> TrapReason {

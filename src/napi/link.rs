@@ -251,10 +251,13 @@ impl JsSide {
 
     /// Serves the module's thread until the run is over.
     pub fn serve_until_done(&self) {
-        while let Ok(message) = self.from_worker.recv() {
-            match message {
-                ToJs::Done => return,
-                other => self.serve(other),
+        loop {
+            match self.from_worker.recv_timeout(PULSE) {
+                Ok(ToJs::Done) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(other) => self.serve(other),
+                Err(RecvTimeoutError::Timeout) if can_run(self.env) => {}
+                // A worker that is being terminated.
+                Err(RecvTimeoutError::Timeout) => self.abandon(),
             }
         }
     }
@@ -482,7 +485,13 @@ impl JsSide {
         ptr::from_ref(self).cast_mut().cast()
     }
 
-    /// The environment is going away: nobody is to wait for it.
+    /// The environment is going away: ends the run.
+    pub fn abandon(&self) {
+        self.interrupt.abort();
+        self.close();
+    }
+
+    /// Nobody is to wait for JavaScript any more.
     fn close(&self) {
         self.to_worker.borrow_mut().take();
     }
@@ -635,8 +644,7 @@ fn can_run(env: sys::napi_env) -> bool {
 unsafe extern "C" fn on_exit(js: *mut c_void) {
     // SAFETY: the hook is removed before the `JsSide` is dropped.
     let js = unsafe { &*(js as *const JsSide) };
-    js.interrupt.abort();
-    js.close();
+    js.abandon();
 }
 
 /// Called on the JavaScript thread for each wake.
@@ -649,8 +657,7 @@ unsafe extern "C" fn on_wake(
     // SAFETY: the function holds a strong reference until `finalize`.
     let js = unsafe { &*(context as *const JsSide) };
     if env.is_null() || !can_run(env) {
-        js.interrupt.abort();
-        return js.close();
+        return js.abandon();
     }
     // A panic must not leave a function that C++ calls. Closing ends the run with an error.
     if catch_unwind(AssertUnwindSafe(|| js.serve_waiting())).is_err() {

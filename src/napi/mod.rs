@@ -180,6 +180,13 @@ impl Run {
         self.interrupt.abort();
     }
 
+    /// Ends the run as soon as possible, and has it wait for JavaScript no more: the process is
+    /// about to exit.
+    #[napi(catch_unwind)]
+    pub fn abandon(&self) {
+        self.js.abandon();
+    }
+
     /// The bytes of an exported memory of the instance whose import is being called, or nothing
     /// where there is no such memory.
     #[napi(catch_unwind)]

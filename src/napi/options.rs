@@ -38,6 +38,7 @@ struct Given {
     cache: Option<CacheGiven>,
     timeout: Option<u64>,
     max_memory: Option<u64>,
+    max_segments: Option<usize>,
     /// Whether there is a callback.
     on_progress: bool,
 }
@@ -96,6 +97,7 @@ pub fn read(json: &str, contents: Contents) -> Result<(Options, bool), Error> {
         allow_wasi: given.allow_wasi,
         timeout: given.timeout.map(Duration::from_millis),
         max_memory: given.max_memory,
+        max_segments: given.max_segments,
         ..Options::default()
     };
     if let Some(name) = &given.engine {

@@ -4,6 +4,7 @@
 //! state after. What the module's own initializers and segments would bring about again is not
 //! state; the difference is.
 
+mod pages;
 pub mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,8 +14,9 @@ use wasmparser::ValType;
 
 use crate::error::Error;
 use crate::instrument::Instrumented;
-use crate::module::{ExternKind, Module, SegmentMode, val_type_name};
+use crate::module::{DataSegment, ExternKind, Module, SegmentMode, val_type_name};
 use crate::value::{Reference, Value};
+use plan::Contents;
 
 /// A live instance of an instrumented module, whoever runs it.
 pub trait State {
@@ -33,7 +35,7 @@ pub trait State {
 pub struct Baseline {
     tables: Vec<Vec<Reference>>,
     globals: BTreeMap<u32, Value>,
-    memories: BTreeMap<u32, Vec<u8>>,
+    memories: BTreeMap<u32, Contents>,
     /// Whether each segment was dropped, by its probe.
     segments: BTreeMap<String, bool>,
 }
@@ -77,7 +79,7 @@ impl Baseline {
         let mut memories = BTreeMap::new();
         for (index, _) in module.memories.all() {
             if all || index < module.memories.imported() {
-                memories.insert(index, state.memory(index)?.1.to_vec());
+                memories.insert(index, Contents::of(state.memory(index)?.1));
             }
         }
         let mut segments = BTreeMap::new();
@@ -139,7 +141,7 @@ impl Baseline {
             }
         }
         for (&index, before) in &self.memories {
-            if state.memory(index)?.1 != before.as_slice() {
+            if Contents::of(state.memory(index)?.1) != *before {
                 let memory = describe(module, ExternKind::Memory, index);
                 return Err(unrepresentable(memory, CHANGED));
             }
@@ -192,16 +194,19 @@ pub struct MemorySnapshot<'s> {
 }
 
 impl<'s> Snapshot<'s> {
-    /// Reads the state of an instance after its initialization.
+    /// Reads the state of an instance after its initialization, for an output of at most
+    /// `max_segments` data segments.
     ///
     /// # Errors
     ///
-    /// [`Error::Unrepresentable`] where the state changed in a way that cannot be written.
+    /// [`Error::Unrepresentable`] where the state changed in a way that cannot be written, and
+    /// [`Error::TooManySegments`].
     pub fn capture<S: State>(
         state: &'s mut S,
         module: &Module<'_>,
         code: &Instrumented,
         baseline: &Baseline,
+        max_segments: usize,
     ) -> Result<Snapshot<'s>, Error> {
         baseline.check(state, module, code)?;
         let mut globals = BTreeMap::new();
@@ -239,10 +244,20 @@ impl<'s> Snapshot<'s> {
                 segments: plan::segments(bytes, index, ty.memory64),
             });
         }
-        plan::limit(
-            &mut memories,
-            plan::MAX_SEGMENTS.saturating_sub(module.data.len()),
-        );
+        let others = module
+            .data
+            .iter()
+            .filter(|s| !is_rewritten(module, s))
+            .count();
+        let room = max_segments.saturating_sub(others);
+        let needed = memories.iter().filter(|m| !m.segments.is_empty()).count();
+        if needed > room {
+            return Err(Error::TooManySegments {
+                needed: needed + others,
+                limit: max_segments,
+            });
+        }
+        plan::limit(&mut memories, room);
         Ok(Snapshot {
             memories,
             globals,
@@ -250,6 +265,11 @@ impl<'s> Snapshot<'s> {
             dropped_elements,
         })
     }
+}
+
+/// Whether the output has new segments in the place of this one.
+pub fn is_rewritten(module: &Module<'_>, segment: &DataSegment<'_>) -> bool {
+    matches!(segment.mode, SegmentMode::Active(memory) if memory >= module.memories.imported())
 }
 
 /// Whether the snapshot holds a global's value, so that it may change.

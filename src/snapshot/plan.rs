@@ -6,7 +6,9 @@
 
 use std::ops::Range;
 
-use super::MemorySnapshot;
+use rayon::prelude::*;
+
+use super::{MemorySnapshot, pages};
 use crate::splice::leb_len;
 
 /// The most data segments that engines accept in one module: 100,000 in V8
@@ -17,10 +19,40 @@ pub const MAX_SEGMENTS: usize = 100_000;
 /// and length take a byte each at the least.
 const MIN_GAP: usize = 5;
 
+/// How much of a memory one thread looks through at once, in bytes.
+const PIECE: usize = 512 << 10;
+
+/// The runs of non-zero bytes, with less than [`MIN_GAP`] zeros in a row.
+fn runs(bytes: &[u8]) -> Vec<Range<usize>> {
+    let mut pieces = Vec::new();
+    for range in pages::touched(bytes) {
+        let starts = range.clone().step_by(PIECE);
+        pieces.extend(starts.map(|start| start..(start + PIECE).min(range.end)));
+    }
+    let find = |piece: Range<usize>| -> Vec<Range<usize>> {
+        let shift = |run: Range<usize>| run.start + piece.start..run.end + piece.start;
+        let bytes = &bytes[piece.clone()];
+        Runs { bytes, at: 0 }.map(shift).collect()
+    };
+    let found: Vec<Vec<Range<usize>>> = match pieces.len() {
+        0..4 => pieces.into_iter().map(find).collect(),
+        _ => pieces.into_par_iter().map(find).collect(),
+    };
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for run in found.into_iter().flatten() {
+        match runs.last_mut() {
+            // Cut in two where one piece ends and the next begins.
+            Some(last) if run.start - last.end < MIN_GAP => last.end = run.end,
+            _ => runs.push(run),
+        }
+    }
+    runs
+}
+
 /// The runs of a zero-filled memory's bytes that are worth a segment each.
 pub fn segments(bytes: &[u8], memory: u32, memory64: bool) -> Vec<Range<usize>> {
     let mut out: Vec<Range<usize>> = Vec::new();
-    for run in (Runs { bytes, at: 0 }) {
+    for run in runs(bytes) {
         if let Some(last) = out.last_mut() {
             let apart = size(last, memory, memory64) + size(&run, memory, memory64);
             let joined = last.start..run.end;
@@ -32,6 +64,23 @@ pub fn segments(bytes: &[u8], memory: u32, memory64: bool) -> Vec<Range<usize>> 
         out.push(run);
     }
     out
+}
+
+/// What is in a memory, without its zeros.
+#[derive(PartialEq, Eq)]
+pub struct Contents {
+    len: usize,
+    runs: Vec<(usize, Vec<u8>)>,
+}
+
+impl Contents {
+    pub fn of(bytes: &[u8]) -> Contents {
+        let copy = |run: Range<usize>| (run.start, bytes[run].to_vec());
+        Contents {
+            len: bytes.len(),
+            runs: runs(bytes).into_iter().map(copy).collect(),
+        }
+    }
 }
 
 /// How many bytes a segment takes in the data section.
@@ -228,16 +277,51 @@ mod tests {
         assert_eq!(memories[0].segments, [0..151, 400..401]);
     }
 
-    #[test]
-    fn every_byte_of_a_random_memory_is_covered() {
+    /// Bytes of which one in eight is not zero.
+    fn random(len: usize) -> Vec<u8> {
         let mut seed = 1u64;
-        let mut bytes = vec![0u8; 20_000];
+        let mut bytes = vec![0u8; len];
         for byte in &mut bytes {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             if seed >> 61 == 0 {
                 *byte = (seed >> 32) as u8;
             }
         }
+        bytes
+    }
+
+    /// Where the memory is cut for several threads cannot be seen.
+    #[test]
+    fn several_threads_find_what_one_finds() {
+        let mut bytes = random(7 * PIECE + 123);
+        for border in 1..7 {
+            // Short and long runs of zeros and of others across a border.
+            let at = border * PIECE;
+            bytes[at - 2 * border..at + border].fill(u8::from(border % 2 == 0));
+        }
+        let one: Vec<_> = Runs {
+            bytes: &bytes,
+            at: 0,
+        }
+        .collect();
+        assert_eq!(runs(&bytes), one);
+    }
+
+    #[test]
+    fn contents_are_equal_exactly_when_the_bytes_are() {
+        let bytes = random(10_000);
+        assert!(Contents::of(&bytes) == Contents::of(&bytes.clone()));
+        assert!(Contents::of(&bytes) != Contents::of(&bytes[..9_999]));
+        for at in (0..10_000).step_by(97) {
+            let mut other = bytes.clone();
+            other[at] ^= 1;
+            assert!(Contents::of(&bytes) != Contents::of(&other), "{at}");
+        }
+    }
+
+    #[test]
+    fn every_byte_of_a_random_memory_is_covered() {
+        let bytes = random(20_000);
         let mut again = vec![0u8; bytes.len()];
         for run in segments(&bytes, 0, false) {
             assert_ne!(bytes[run.start], 0);

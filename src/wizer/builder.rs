@@ -351,6 +351,32 @@ impl Wizer {
         self
     }
 
+    /// The most data segments that the output may have. Default: 100,000, the limit of engines,
+    /// which is the largest value too.
+    ///
+    /// Fewer segments make a larger file: those with the least zeros between them become one.
+    ///
+    /// ```
+    /// let wat = r#"(module (memory 2) (func (export "wizer.initialize")
+    ///   (i32.store (i32.const 0) (i32.const 1))
+    ///   (i32.store (i32.const 65536) (i32.const 1))))"#;
+    /// let outcome = wizer::Wizer::new().max_segments(1).snapshot(wat.as_bytes())?;
+    /// assert_eq!(outcome.report.memories[0].segments, 1);
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn max_segments(&mut self, max: usize) -> &mut Self {
+        self.options.max_segments = Some(max);
+        self
+    }
+
+    /// For tests: has the interpreter leave the run to compiled code before its call of the host
+    /// of this number, counted from 0. Nothing but the report may tell.
+    #[doc(hidden)]
+    pub fn leave_at(&mut self, call: u64) -> &mut Self {
+        self.options.leave_at = Some(call);
+        self
+    }
+
     /// The longest time that instantiation and initialization may take. Default: no limit.
     ///
     /// ```

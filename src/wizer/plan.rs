@@ -7,6 +7,7 @@ use crate::error::{Error, counted};
 use crate::module::{ExternKind, Module};
 use crate::options::{DEFAULT_INIT_FUNCS, Options};
 use crate::rewrite::Exports;
+use crate::snapshot::plan::MAX_SEGMENTS;
 
 /// What the options mean for one module.
 pub struct Plan {
@@ -14,6 +15,8 @@ pub struct Plan {
     /// Whether `_initialize` is to be called before it.
     pub reactor: bool,
     pub exports: Exports,
+    /// The most data segments that the output may have.
+    pub max_segments: usize,
     pub warnings: Vec<String>,
 }
 
@@ -44,6 +47,9 @@ impl Plan {
             reactor: reactor && index(REACTOR_INIT) != index(&init_func),
             init_func,
             exports: Exports { remove, rename },
+            max_segments: options
+                .max_segments
+                .map_or(MAX_SEGMENTS, |limit| limit.min(MAX_SEGMENTS)),
             warnings,
         })
     }
