@@ -7,6 +7,7 @@
 //! from a compiler that starts beside the interpreter once that has taken about as long as
 //! compiling would: so a run takes at most about twice as long as with the better of the two.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,8 @@ pub struct Ran<T> {
     /// Why this engine.
     pub reason: String,
     pub result: Result<T, Error>,
+    /// The compiled code that ran, until it is in the cache.
+    _code: Option<Kept>,
 }
 
 /// What is done with an engine.
@@ -111,14 +114,16 @@ impl Job<'_, '_> {
         };
         clock.begin(Phase::Compile);
         self.validation.wait()?;
-        let code = code.wait()?;
+        let (code, making) = (code.wait()?, Kept(code));
         if let Some(refusal) = &code.refusal {
             reason = format!("{reason}; {refusal}");
         }
         let host = self.host(&input, None)?;
         let imports = self.imports();
         let engine = Compiler::new(code.code, self.modules, host, imports, self.make_linker)?;
-        self.attempt(Box::new(engine), reason, clock, work)
+        let mut ran = self.attempt(Box::new(engine), reason, clock, work)?;
+        ran._code = Some(making);
+        Ok(ran)
     }
 
     /// Interprets, as long as nothing happens that must not happen twice, and until compiled
@@ -208,6 +213,7 @@ impl Job<'_, '_> {
             engine,
             reason,
             result,
+            _code: None,
         })
     }
 
@@ -320,6 +326,21 @@ struct State {
     order: Order,
     recipe: Option<Recipe>,
     made: Option<Result<Made, Error>>,
+    /// Whether the thread has done all that it will do.
+    over: bool,
+}
+
+/// Code that was used, and so is worth keeping: waits for that when it is dropped, where a
+/// program would end before it is done.
+struct Kept(Making);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        while !state.over {
+            state = self.0.wait_for_change(state);
+        }
+    }
 }
 
 /// Machine code, and why an earlier compiler could not make it.
@@ -340,6 +361,7 @@ impl Making {
             order: Order::Wait,
             recipe: Some(recipe),
             made: None,
+            over: false,
         };
         Making(Arc::new((Mutex::new(state), Condvar::new())))
     }
@@ -363,11 +385,29 @@ impl Making {
             let making = self.clone();
             let thread = std::thread::Builder::new().name("wizer-compile".into());
             // Not waited for at exit: it has no effects but on the cache, where half is nothing.
-            if let Err(error) = thread.spawn(move || making.make(&recipe)) {
-                let error = Error::internal(format!("no thread to compile on: {error}"));
-                state.made = Some(Err(error));
+            let work = move || {
+                let made = catch_unwind(AssertUnwindSafe(|| making.make(&recipe)));
+                making.over(match made {
+                    Ok(()) => "the code was taken already",
+                    Err(_) => "the compiler panicked",
+                });
+            };
+            if let Err(error) = thread.spawn(work) {
+                drop(state);
+                self.over(&format!("no thread to compile on: {error}"));
             }
         }
+    }
+
+    /// The thread has done all that it will do. Who still waits for code is told why there is
+    /// none.
+    fn over(&self, why: &str) {
+        let mut state = self.state();
+        state.over = true;
+        if state.made.is_none() && state.order != Order::Stop {
+            state.made = Some(Err(Error::internal(why)));
+        }
+        self.0.1.notify_all();
     }
 
     /// Whether there is code. That there will be none is for [`Making::wait`] to tell.

@@ -4,6 +4,7 @@
 //! of non-zero bytes are joined exactly when that makes the file smaller, counted in true LEB128
 //! sizes, and beyond that only as far as the engines' limit on segments demands.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -23,30 +24,31 @@ const MIN_GAP: usize = 5;
 const PIECE: usize = 512 << 10;
 
 /// The runs of non-zero bytes, with less than [`MIN_GAP`] zeros in a row.
-fn runs(bytes: &[u8]) -> Vec<Range<usize>> {
+fn runs(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
     let mut pieces = Vec::new();
     for range in pages::touched(bytes) {
         let starts = range.clone().step_by(PIECE);
         pieces.extend(starts.map(|start| start..(start + PIECE).min(range.end)));
     }
-    let find = |piece: Range<usize>| -> Vec<Range<usize>> {
-        let shift = |run: Range<usize>| run.start + piece.start..run.end + piece.start;
-        let bytes = &bytes[piece.clone()];
-        Runs { bytes, at: 0 }.map(shift).collect()
+    let find = |piece: &Range<usize>| runs_in(&bytes[piece.clone()]);
+    let found: Vec<Vec<(u32, u32)>> = match pieces.len() {
+        0..4 => pieces.iter().map(find).collect(),
+        _ => pieces.par_iter().map(find).collect(),
     };
-    let found: Vec<Vec<Range<usize>>> = match pieces.len() {
-        0..4 => pieces.into_iter().map(find).collect(),
-        _ => pieces.into_par_iter().map(find).collect(),
-    };
-    let mut runs: Vec<Range<usize>> = Vec::new();
-    for run in found.into_iter().flatten() {
-        match runs.last_mut() {
-            // Cut in two where one piece ends and the next begins.
-            Some(last) if run.start - last.end < MIN_GAP => last.end = run.end,
-            _ => runs.push(run),
+    let in_memory = pieces.into_iter().zip(found).flat_map(|(piece, runs)| {
+        let place = move |at: u32| piece.start + at as usize;
+        runs.into_iter()
+            .map(move |(start, end)| place(start)..place(end))
+    });
+    // A run may be cut in two where one piece ends and the next begins.
+    let mut in_memory = in_memory.peekable();
+    std::iter::from_fn(move || {
+        let mut run = in_memory.next()?;
+        while let Some(next) = in_memory.next_if(|next| next.start - run.end < MIN_GAP) {
+            run.end = next.end;
         }
-    }
-    runs
+        Some(run)
+    })
 }
 
 /// The runs of a zero-filled memory's bytes that are worth a segment each.
@@ -78,7 +80,7 @@ impl Contents {
         let copy = |run: Range<usize>| (run.start, bytes[run].to_vec());
         Contents {
             len: bytes.len(),
-            runs: runs(bytes).into_iter().map(copy).collect(),
+            runs: runs(bytes).map(copy).collect(),
         }
     }
 }
@@ -111,77 +113,111 @@ pub fn limit(memories: &mut [MemorySnapshot<'_>], max: usize) {
     if count <= max {
         return;
     }
-    let mut gaps: Vec<(usize, usize, usize)> = Vec::new();
-    for (m, memory) in memories.iter().enumerate() {
-        for (s, pair) in memory.segments.windows(2).enumerate() {
-            gaps.push((pair[1].start - pair[0].end, m, s));
+    // How many gaps there are of each length, to find the length up to which they are closed.
+    let mut lengths: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut short = [0; 64];
+    for pair in memories.iter().flat_map(|m| m.segments.windows(2)) {
+        let gap = pair[1].start - pair[0].end;
+        match short.get_mut(gap) {
+            Some(count) => *count += 1,
+            None => *lengths.entry(gap).or_default() += 1,
         }
     }
-    // Ties fall by position, so that the same state always gives the same bytes.
-    gaps.sort_unstable();
-    gaps.truncate(count - max);
-    gaps.sort_unstable_by_key(|&(_, m, s)| (m, s));
-    let mut gaps = gaps.into_iter().map(|(_, m, s)| (m, s)).peekable();
-    for (m, memory) in memories.iter_mut().enumerate() {
-        let mut joined: Vec<Range<usize>> = Vec::with_capacity(memory.segments.len());
-        let mut join_next = false;
-        for (s, segment) in memory.segments.drain(..).enumerate() {
-            match joined.last_mut() {
-                Some(last) if join_next => last.end = segment.end,
-                _ => joined.push(segment),
-            }
-            join_next = gaps.next_if_eq(&(m, s)).is_some();
-        }
-        memory.segments = joined;
-    }
-}
-
-/// The runs of bytes that begin and end with a non-zero byte and hold no [`MIN_GAP`] zeros in
-/// a row.
-struct Runs<'b> {
-    bytes: &'b [u8],
-    at: usize,
-}
-
-impl Iterator for Runs<'_> {
-    type Item = Range<usize>;
-
-    fn next(&mut self) -> Option<Range<usize>> {
-        let start = self.at + leading_zeros(&self.bytes[self.at..]);
-        if start == self.bytes.len() {
-            self.at = start;
-            return None;
-        }
-        let mut end = start;
-        loop {
-            let Some(zero) = memchr::memchr(0, &self.bytes[end..]) else {
-                self.at = self.bytes.len();
-                return Some(start..self.bytes.len());
-            };
-            end += zero;
-            let gap = leading_zeros(&self.bytes[end..]);
-            if gap >= MIN_GAP || end + gap == self.bytes.len() {
-                self.at = end + gap;
-                return Some(start..end);
-            }
-            end += gap;
-        }
-    }
-}
-
-/// How many zero bytes stand at the start.
-fn leading_zeros(bytes: &[u8]) -> usize {
-    const WIDE: usize = 64;
-    let mut zeros = 0;
-    let mut chunks = bytes.chunks_exact(WIDE);
-    for chunk in chunks.by_ref() {
-        let chunk: &[u8; WIDE] = chunk.try_into().expect("exact chunks");
-        if *chunk != [0; WIDE] {
+    lengths.extend(short.into_iter().enumerate());
+    let mut to_close = count - max;
+    let mut longest = 0;
+    for (length, count) in lengths {
+        longest = length;
+        if count >= to_close {
             break;
         }
-        zeros += WIDE;
+        to_close -= count;
     }
-    zeros + bytes[zeros..].iter().take_while(|b| **b == 0).count()
+    // Of the gaps of this length, as many as it takes: the first ones, so that the same state
+    // always gives the same bytes.
+    for memory in memories {
+        memory.segments.dedup_by(|next, last| {
+            let gap = next.start - last.end;
+            let close = gap < longest || (gap == longest && to_close > 0);
+            if close {
+                to_close -= usize::from(gap == longest);
+                last.end = next.end;
+            }
+            close
+        });
+        memory.segments.shrink_to_fit();
+    }
+}
+
+/// How many bytes are looked at together.
+const WIDE: usize = 64;
+
+/// The runs of bytes in a piece of memory that begin and end with a non-zero byte and hold no
+/// [`MIN_GAP`] zeros in a row, as (start, end).
+fn runs_in(piece: &[u8]) -> Vec<(u32, u32)> {
+    const REACH: u32 = MIN_GAP as u32 - 1;
+    let mut runs = Vec::new();
+    let mut start = None;
+    // Which of the last bytes are not zero, the latest in the highest bit; and where the last
+    // one of all ends.
+    let mut before = 0u64;
+    let mut last = 0;
+    let mut inside = 0u64;
+    for (at, bytes) in (0u32..).step_by(WIDE).zip(piece.chunks(WIDE)) {
+        let mask = match bytes.try_into() {
+            Ok(bytes) => non_zero(bytes),
+            Err(_) => {
+                let mut padded = [0; WIDE];
+                padded[..bytes.len()].copy_from_slice(bytes);
+                non_zero(&padded)
+            }
+        };
+        // Nothing begins or ends where all is zero since long, or nothing is.
+        if (mask == 0 && before >> (64 - REACH) == 0 && inside == 0)
+            || (mask == u64::MAX && inside == 1)
+        {
+            before = mask;
+            if mask != 0 {
+                last = at + WIDE as u32;
+            }
+            continue;
+        }
+        // Each byte that is not zero reaches over the zeros behind it that do not end a run.
+        let stream = u128::from(mask) << REACH | u128::from(before >> (64 - REACH));
+        let reached = (0..=REACH).fold(0, |all, n| all | stream >> n) as u64;
+        let mut changes = reached ^ (reached << 1 | inside);
+        while changes != 0 {
+            let place = at + changes.trailing_zeros();
+            changes &= changes - 1;
+            match start.take() {
+                None => start = Some(place),
+                Some(start) => runs.push((start, place - REACH)),
+            }
+        }
+        inside = reached >> 63;
+        before = mask;
+        if mask != 0 {
+            last = at + WIDE as u32 - mask.leading_zeros();
+        }
+    }
+    if let Some(start) = start {
+        runs.push((start, last));
+    }
+    runs
+}
+
+/// Which of the bytes are not zero, the first in the lowest bit.
+fn non_zero(bytes: &[u8; WIDE]) -> u64 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    /// Brings the lowest bits of eight bytes together in the highest byte.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let words = bytes.as_chunks().0.iter().zip((0..).step_by(8));
+    words.fold(0, |mask, (word, shift)| {
+        let word = u64::from_le_bytes(*word);
+        // The highest bit of each byte says whether any bit of it is set.
+        let set = (((word & LOW) + LOW) | word) & !LOW;
+        mask | ((set >> 7).wrapping_mul(GATHER) >> 56) << shift
+    })
 }
 
 #[cfg(test)]
@@ -299,12 +335,52 @@ mod tests {
             let at = border * PIECE;
             bytes[at - 2 * border..at + border].fill(u8::from(border % 2 == 0));
         }
-        let one: Vec<_> = Runs {
-            bytes: &bytes,
-            at: 0,
+        let one = runs_in(&bytes).into_iter();
+        assert!(runs(&bytes).eq(one.map(|(start, end)| start as usize..end as usize)));
+    }
+
+    /// What the bit patterns of [`runs_in`] are to find, byte by byte.
+    fn slowly(bytes: &[u8]) -> Vec<(u32, u32)> {
+        let mut runs: Vec<(u32, u32)> = Vec::new();
+        let non_zero = (0u32..).zip(bytes).filter(|(_, byte)| **byte != 0);
+        for (at, _) in non_zero {
+            match runs.last_mut() {
+                Some((_, end)) if at - *end < MIN_GAP as u32 => *end = at + 1,
+                _ => runs.push((at, at + 1)),
+            }
         }
-        .collect();
-        assert_eq!(runs(&bytes), one);
+        runs
+    }
+
+    #[test]
+    fn runs_of_every_length_at_every_place() {
+        for len in [0, 1, 63, 64, 65, 127, 128, 200] {
+            for density in 0..=8 {
+                for seed in 0..200u64 {
+                    let mut state = seed * 9 + density + 1;
+                    let mut byte = || {
+                        state ^= state << 13;
+                        state ^= state >> 7;
+                        state ^= state << 17;
+                        // Each of 1 to 255, so that each bit of a byte counts.
+                        match (state >> 40) % 8 < density {
+                            true => (state % 255) as u8 + 1,
+                            false => 0,
+                        }
+                    };
+                    let bytes: Vec<u8> = (0..len).map(|_| byte()).collect();
+                    assert_eq!(runs_in(&bytes), slowly(&bytes), "{bytes:?}");
+                }
+            }
+        }
+        for byte in 1..=255 {
+            assert_eq!(non_zero(&[byte; WIDE]), u64::MAX);
+            for at in 0..WIDE {
+                let mut bytes = [0; WIDE];
+                bytes[at] = byte;
+                assert_eq!(non_zero(&bytes), 1 << at);
+            }
+        }
     }
 
     #[test]
