@@ -1,0 +1,57 @@
+// A process that initializes one module itself, and prints how long that took, in milliseconds:
+//
+//   node in-process.mjs wizer|v8 '{ "file", "output", "options", "stdin" }'
+//
+// The clock starts when the bytes are there, and with nothing loaded that is loaded on demand.
+
+import { openSync, readFileSync, writeFileSync } from 'node:fs'
+import { WASI } from 'node:wasi'
+import wizer from '../../index.js'
+
+const HOST = { clock: { env: { now: () => 1 } } }
+
+const [, , by, json] = process.argv
+const order = JSON.parse(json)
+const bytes = readFileSync(order.file)
+const ms = await { wizer: byWizer, v8: byV8 }[by]()
+process.stdout.write(String(ms))
+
+async function byWizer() {
+  const { imports, ...options } = order.options
+  if (imports) options.imports = HOST[imports.env.now]
+  if (order.stdin !== undefined) options.stdin = Buffer.from(order.stdin)
+  const begin = performance.now()
+  const output = await wizer.wizer(bytes, options)
+  const ms = performance.now() - begin
+  writeFileSync(order.output, output)
+  return ms
+}
+
+/** What a program waits for that is not initialized: V8 compiles as it goes. */
+async function byV8() {
+  const stdin = `${order.output}.stdin`
+  writeFileSync(stdin, order.stdin ?? '')
+  const options = { version: 'preview1', args: ['guest'], env: process.env, preopens: { '.': '.' }, stdin: openSync(stdin) }
+  const begin = performance.now()
+  const wasi = new WASI(options)
+  const module = await WebAssembly.compile(bytes)
+  const imports = {}
+  for (const { module: from, name, kind } of WebAssembly.Module.imports(module)) {
+    if (kind !== 'function') throw new Error(`no ${kind} for ${from}.${name}`)
+    const call = from === 'wasi_snapshot_preview1' ? wasi.wasiImport[name] : undefined
+    const missing = () => {
+      throw new Error(`${from}.${name} was called`)
+    }
+    // Plain functions in between: V8's fast calls into node:wasi crashed in Node 20 and 22.
+    // https://github.com/nodejs/node/issues/53087
+    imports[from] ??= {}
+    imports[from][name] = call ? (...args) => call(...args) : missing
+  }
+  const { exports } = await WebAssembly.instantiate(module, imports)
+  wasi.initialize({ exports: { memory: exports.memory } })
+  exports._initialize?.()
+  exports['wizer.initialize']()
+  const ms = performance.now() - begin
+  writeFileSync(order.output, '')
+  return ms
+}
