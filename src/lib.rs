@@ -47,6 +47,10 @@ mod splice;
 mod value;
 mod wizer;
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod phases;
+
 #[cfg(feature = "cli")]
 pub mod cli;
 // Only the loaded addon can be tested, and it is, from JavaScript.

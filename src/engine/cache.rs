@@ -75,20 +75,24 @@ impl Cache {
             return None;
         }
         let path = self.directory.join(key.file_name());
-        let mut file = File::open(&path).ok()?;
-        let mut seal = [0; blake3::OUT_LEN];
-        let mut contents = Vec::new();
-        let read = file
-            .read_exact(&mut seal)
-            .and_then(|()| file.read_to_end(&mut contents));
-        if read.is_err() || seal != key.seal(&contents) {
-            // Whatever it is, the next one to store it makes it good.
-            let _ = fs::remove_file(&path);
-            return None;
+        let metadata = fs::symlink_metadata(&path).ok()?;
+        // What is no entry may have no end, or no beginning.
+        if metadata.is_file() && metadata.len() <= self.max_size {
+            let mut file = File::open(&path).ok()?;
+            let mut seal = [0; blake3::OUT_LEN];
+            let mut contents = Vec::new();
+            let read = file
+                .read_exact(&mut seal)
+                .and_then(|()| file.read_to_end(&mut contents));
+            if read.is_ok() && seal == key.seal(&contents) {
+                // For the order in which entries are removed. Only reading may be allowed.
+                let _ = file.set_modified(SystemTime::now());
+                return Some(contents);
+            }
         }
-        // For the order in which entries are removed. Only reading may be allowed.
-        let _ = file.set_modified(SystemTime::now());
-        Some(contents)
+        // Whatever it is, the next one to store it makes it good.
+        let _ = fs::remove_file(&path);
+        None
     }
 
     /// Stores an entry, and removes old ones beyond the bound.
@@ -117,11 +121,12 @@ impl Cache {
         Ok(())
     }
 
-    /// Removes the least recently used entries until the others take no more than `room`, and
-    /// what was left unfinished.
+    /// Removes what was left unfinished, and the least recently used entries until all others
+    /// take no more than `room`.
     fn prune(&self, room: u64) {
         let now = SystemTime::now();
         let mut entries = Vec::new();
+        let mut taken: u64 = 0;
         for entry in fs::read_dir(&self.directory)
             .into_iter()
             .flatten()
@@ -133,15 +138,16 @@ impl Cache {
             };
             let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-                if now.duration_since(used).is_ok_and(|age| age > ABANDONED) {
-                    let _ = fs::remove_file(path);
+                let abandoned = now.duration_since(used).is_ok_and(|age| age > ABANDONED);
+                if !abandoned || fs::remove_file(path).is_err() {
+                    taken = metadata.len().saturating_add(taken);
                 }
                 continue;
             }
+            taken = metadata.len().saturating_add(taken);
             entries.push((used, metadata.len(), path));
         }
         entries.sort();
-        let mut taken: u64 = entries.iter().map(|(_, size, _)| size).sum();
         for (_, size, path) in entries {
             if taken <= room {
                 break;

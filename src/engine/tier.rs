@@ -115,8 +115,8 @@ impl Job<'_, '_> {
         clock.begin(Phase::Compile);
         self.validation.wait()?;
         let (code, making) = (code.wait()?, Kept(code));
-        if let Some(refusal) = &code.refusal {
-            reason = format!("{reason}; {refusal}");
+        if let Some(remark) = &code.remark {
+            reason = format!("{reason}; {remark}");
         }
         let host = self.host(&input, None)?;
         let imports = self.imports();
@@ -343,10 +343,11 @@ impl Drop for Kept {
     }
 }
 
-/// Machine code, and why an earlier compiler could not make it.
+/// Machine code, and what is to be said of it: why an earlier compiler could not make it, or that
+/// it was there.
 struct Made {
     code: Code,
-    refusal: Option<String>,
+    remark: Option<String>,
 }
 
 /// Held by the one thread of the process that compiles beside an interpreter.
@@ -448,7 +449,7 @@ impl Making {
         if let Some(code) = made {
             return self.done(Ok(Made {
                 code,
-                refusal: None,
+                remark: Some("its code was in the cache".into()),
             }));
         }
         let Some(_turn) = self.wait_for_turn() else {
@@ -497,14 +498,14 @@ impl Making {
 impl Recipe {
     /// Has the first compiler that can do it make the code.
     fn compile(&self) -> Result<Made, Error> {
-        let mut refusal = None;
+        let mut remark = None;
         for (i, &strategy) in self.strategies.iter().enumerate() {
             let made = Code::engine(strategy, self.settings)
                 .and_then(|engine| Code::compile(strategy, engine, &self.modules));
             match made {
-                Ok(code) => return Ok(Made { code, refusal }),
+                Ok(code) => return Ok(Made { code, remark }),
                 Err(Error::Unsupported { message, .. }) if i + 1 < self.strategies.len() => {
-                    refusal = Some(format!("{} cannot: {message}", strategy.name()));
+                    remark = Some(format!("{} cannot: {message}", strategy.name()));
                 }
                 Err(other) => return Err(other),
             }

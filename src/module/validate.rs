@@ -88,7 +88,7 @@ impl Validation {
 /// # Errors
 ///
 /// [`Error::InvalidModule`], with the first place in the input that is wrong.
-fn validate(bytes: &[u8], features: &Features) -> Result<(), Error> {
+pub fn validate(bytes: &[u8], features: &Features) -> Result<(), Error> {
     let mut validator = Validator::new_with_features(wasm_features(features));
     let mut bodies = Vec::new();
     for payload in Parser::new(0).parse_all(bytes) {

@@ -24,7 +24,7 @@ const MIN_GAP: usize = 5;
 const PIECE: usize = 512 << 10;
 
 /// The runs of non-zero bytes, with less than [`MIN_GAP`] zeros in a row.
-fn runs(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
+pub fn runs(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
     let mut pieces = Vec::new();
     for range in pages::touched(bytes) {
         let starts = range.clone().step_by(PIECE);
