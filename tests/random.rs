@@ -14,6 +14,7 @@ use std::time::Duration;
 use arbitrary::Unstructured;
 use common::fixtures::{self, Fixture, Setup};
 use common::judge::Judge;
+use common::structure::{Items, append};
 use common::{Random, chain, structure};
 use wasm_encoder::{Encode, ExportKind, Function, Instruction};
 use wasmparser::{FuncType, Parser, Payload, TypeRef, ValType};
@@ -398,40 +399,4 @@ impl Shape {
         }
         shape
     }
-}
-
-/// Items for the end of a section.
-#[derive(Default)]
-struct Items {
-    count: u32,
-    bytes: Vec<u8>,
-}
-
-impl Items {
-    fn push(&mut self, item: &impl Encode) {
-        item.encode(&mut self.bytes);
-        self.count += 1;
-    }
-}
-
-/// A module with more items in some of its sections. `None` where one of them is missing.
-fn append(wasm: &[u8], items: &BTreeMap<u8, Items>) -> Option<Vec<u8>> {
-    let mut out = wasm[..8].to_vec();
-    let mut appended = 0;
-    for (id, _, contents) in structure::sections(wasm).all {
-        out.push(id);
-        let Some(items) = items.get(&id) else {
-            contents.encode(&mut out);
-            continue;
-        };
-        appended += 1;
-        let mut reader = wasmparser::BinaryReader::new(contents, 0);
-        let count = reader.read_var_u32().unwrap();
-        let mut section = Vec::new();
-        (count + items.count).encode(&mut section);
-        section.extend_from_slice(&contents[reader.original_position()..]);
-        section.extend_from_slice(&items.bytes);
-        section.as_slice().encode(&mut out);
-    }
-    (appended == items.len()).then_some(out)
 }

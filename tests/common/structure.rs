@@ -1,8 +1,10 @@
 //! What is promised of an output's bytes, whatever the module does: see the table in section 6 of
 //! the design, "State".
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
+use wasm_encoder::Encode;
 use wasmparser::{
     BinaryReader, IndirectNameMap, Name, NameMap, NameSectionReader, Naming, Parser, Payload,
     Validator, WasmFeatures,
@@ -275,4 +277,40 @@ fn assert_no_waste(what: &str, before: &Sections<'_>, after: &Sections<'_>) {
             .any(|(passive, len)| !passive && *len == 0);
         assert!(!empty, "{what}: an active data segment without bytes");
     }
+}
+
+/// Items for the end of a section.
+#[derive(Default)]
+pub struct Items {
+    pub count: u32,
+    pub bytes: Vec<u8>,
+}
+
+impl Items {
+    pub fn push(&mut self, item: &impl Encode) {
+        item.encode(&mut self.bytes);
+        self.count += 1;
+    }
+}
+
+/// A module with more items in some of its sections. `None` where one of them is missing.
+pub fn append(wasm: &[u8], items: &BTreeMap<u8, Items>) -> Option<Vec<u8>> {
+    let mut out = wasm[..8].to_vec();
+    let mut appended = 0;
+    for (id, _, contents) in sections(wasm).all {
+        out.push(id);
+        let Some(items) = items.get(&id) else {
+            contents.encode(&mut out);
+            continue;
+        };
+        appended += 1;
+        let mut reader = BinaryReader::new(contents, 0);
+        let count = reader.read_var_u32().unwrap();
+        let mut section = Vec::new();
+        (count + items.count).encode(&mut section);
+        section.extend_from_slice(&contents[reader.original_position()..]);
+        section.extend_from_slice(&items.bytes);
+        section.as_slice().encode(&mut out);
+    }
+    (appended == items.len()).then_some(out)
 }
