@@ -218,7 +218,7 @@ export interface WizerOptions {
 
   /**
    * Where compiled code is kept for later runs: `true` is the user's cache directory, a text another directory, `false`
-   * nowhere. Only code that took a while to compile is kept; a run that the interpreter finishes leaves no trace there.
+   * nowhere. Only code of 128 KiB and more is kept; a run that the interpreter finishes leaves no trace there.
    *
    * @default true
    */
@@ -319,7 +319,7 @@ export interface Snapshot {
 export interface Report {
   /** The engine that ran the module, and why it was chosen. */
   engine: { name: string; reason: string }
-  /** The phases in their order, and how long each took, in milliseconds. */
+  /** The phases in their order, and how long each took, in milliseconds, in all where a run came to it twice. */
   phases: { phase: Phase; ms: number }[]
   /** The size of the given module in the binary format, in bytes. */
   inputBytes: number

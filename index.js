@@ -19,6 +19,30 @@ const abandonAll = () => {
   for (const run of active) run.abandon()
 }
 
+/** The runs that each signal ends. One listener serves all: a bundler may give one signal to a hundred runs. */
+const followers = new WeakMap()
+
+function follow(signal, run) {
+  let follower = followers.get(signal)
+  if (!follower) {
+    const runs = new Set()
+    const abort = () => {
+      for (const run of runs) run.abort()
+    }
+    followers.set(signal, (follower = { runs, abort }))
+    signal.addEventListener('abort', abort, { once: true })
+  }
+  follower.runs.add(run)
+}
+
+function unfollow(signal, run) {
+  const { runs, abort } = followers.get(signal)
+  runs.delete(run)
+  if (runs.size > 0) return
+  signal.removeEventListener('abort', abort)
+  followers.delete(signal)
+}
+
 /** One run of the native addon, made of the caller's options. */
 class Job {
   constructor(wasm, options = {}) {
@@ -43,11 +67,16 @@ class Job {
   }
 
   progress(phase) {
-    try {
-      this.onProgress({ phase })
-    } catch (error) {
+    const fail = (error) => {
       this.thrown ??= { value: error }
       this.run.abort()
+    }
+    try {
+      const returned = this.onProgress({ phase })
+      // Of a run that is over by then, nobody is left to tell.
+      if (typeof returned?.then === 'function') returned.then(undefined, fail)
+    } catch (error) {
+      fail(error)
     }
   }
 
@@ -58,12 +87,12 @@ class Job {
   /** Listens to the signal until the function that it gives back is called. */
   listen() {
     if (this.signal?.aborted) throw this.aborted()
-    const abort = () => this.run.abort()
-    this.signal?.addEventListener('abort', abort, { once: true })
+    const { signal, run } = this
+    if (signal) follow(signal, run)
     if (active.size === 0) process.on('exit', abandonAll)
     active.add(this.run)
     return () => {
-      this.signal?.removeEventListener('abort', abort)
+      if (signal) unfollow(signal, run)
       active.delete(this.run)
       if (active.size === 0) process.off('exit', abandonAll)
     }

@@ -653,6 +653,34 @@ describe('signal', () => {
   })
 })
 
+describe('what is given by mistake', () => {
+  it('imports that are no object', async () => {
+    for (const imports of [() => {}, async () => ({}), () => null]) {
+      await rejects(wizer(ORIGINAL, { imports }), 'ERR_WIZER_OPTION', /`imports`/)
+    }
+    const memory = new WebAssembly.Memory({ initial: 1 })
+    await rejects(wizer(ORIGINAL, { imports: { env: { memory } } }), 'ERR_WIZER_OPTION', /`preload`/)
+  })
+
+  it('a callback whose promise is rejected', async () => {
+    const reason = new Error('mine')
+    const onProgress = ({ phase }) => (phase === 'initialize' ? Promise.reject(reason) : undefined)
+    const error = await wizer(ENDLESS, { onProgress }).catch((error) => error)
+    assert.equal(error.code, 'ERR_WIZER_CALLBACK')
+    assert.equal(error.cause, reason)
+  })
+
+  it('one signal for many runs warns nobody', async () => {
+    const { stderr, status } = await runScript(`
+      const controller = new AbortController()
+      const runs = Array.from({ length: 30 }, () => wizer(${JSON.stringify(ENDLESS)}, { signal: controller.signal }).catch(({ code }) => code))
+      setTimeout(() => controller.abort(), 50)
+      Promise.all(runs).then((codes) => process.exit(codes.every((code) => code === 'ERR_WIZER_ABORTED') ? 0 : 1))`)
+    assert.equal(stderr.toString(), '')
+    assert.equal(status, 0)
+  })
+})
+
 describe('onProgress', () => {
   const PHASES = ['parse', 'instrument', 'compile', 'initialize', 'snapshot', 'rewrite', 'validate']
 

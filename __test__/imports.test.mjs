@@ -268,12 +268,11 @@ describe('the functions', () => {
   })
 
   both('are checked before the run', async (way) => {
-    for (const imports of [5, null, 'text', { test: null }, { test: 5 }, { test: { f: 5 } }, { test: { f: null } }, () => 5, () => null, () => ({ test: { f: {} } })]) {
+    for (const imports of [5, null, 'text', { test: null }, { test: 5 }, { test: { f: 5 } }, { test: { f: null } }, () => 5, () => null, () => {}, async () => ({}), () => ({ test: { f: {} } })]) {
       const { code, message } = await failure(way(CALLER, { imports }))
       assert.equal(code, 'ERR_WIZER_OPTION')
       assert.match(message, /`imports`/)
     }
-    await way('(module (func (export "wizer.initialize")))', { imports: () => undefined })
   })
 
   both('come from a function that is called once, before anything else', async (way) => {

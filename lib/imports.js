@@ -59,12 +59,17 @@ class ImportCalls {
     /** The names of the functions, in their order. */
     this.names = []
     const given = typeof imports === 'function' ? imports(this.host()) : imports
-    if (given === undefined) return
-    if (given === null || typeof given !== 'object') throw importsError('must be an object, or a function that returns one')
+    if (imports === undefined) return
+    if (given === null || typeof given !== 'object' || typeof given.then === 'function') {
+      throw importsError('must be an object, or a function that returns one (and no promise of one)')
+    }
     for (const [module, names] of Object.entries(given)) {
       if (names === null || typeof names !== 'object') throw importsError(`must hold an object at ${JSON.stringify(module)}`)
       for (const [name, value] of Object.entries(names)) {
-        if (typeof value !== 'function') throw importsError(`must hold a function at ${JSON.stringify(module)}, ${JSON.stringify(name)}`)
+        if (typeof value !== 'function') {
+          const other = '; memories, tables and globals come from modules in `preload`'
+          throw importsError(`must hold a function at ${JSON.stringify(module)}, ${JSON.stringify(name)}${other}`)
+        }
         this.functions.push(value)
         this.names.push({ module, name })
       }

@@ -8,7 +8,15 @@ const { WizerError } = require('./error.js')
 const optionError = (message) => new WizerError(message, { code: 'ERR_WIZER_OPTION' })
 
 const describe = (value) =>
-  value === null ? 'null' : Array.isArray(value) ? 'an array' : typeof value === 'string' ? JSON.stringify(value) : `a value of type ${typeof value}`
+  value === null
+    ? 'null'
+    : Array.isArray(value)
+      ? 'an array'
+      : typeof value === 'string'
+        ? JSON.stringify(value)
+        : typeof value === 'number' || typeof value === 'boolean'
+          ? String(value)
+          : `a value of type ${typeof value}`
 
 /** Not a Map, an array or bytes, whose entries are not properties. */
 const isRecord = (value) => Object.prototype.toString.call(value) === '[object Object]'

@@ -7,6 +7,8 @@ mod plan;
 use std::borrow::Cow;
 use std::rc::Rc;
 
+use wasmparser::TypeRef;
+
 use crate::engine::tier::Job;
 use crate::engine::{Engine, InstanceId, Live, Prepared, StoreData};
 use crate::error::Error;
@@ -354,7 +356,12 @@ fn check_preloads(
     modules: &[Prepared<'_>],
     names: &[&str],
 ) -> Result<(), Error> {
+    let main = modules.last().expect("the module itself");
     for (((instance, baseline), prepared), name) in run.preloads.iter().zip(modules).zip(names) {
+        // What it imports besides functions is state of its own as well, and is compared again.
+        let shares = main.module.imports.iter().any(|import| {
+            import.module == *name && !matches!(import.ty, TypeRef::Func(_) | TypeRef::FuncExact(_))
+        });
         let mut live = live(engine, *instance, prepared);
         baseline
             .check(&mut live, &prepared.module, &prepared.code)
@@ -362,12 +369,13 @@ fn check_preloads(
                 Error::Unrepresentable { item, change, .. } => Error::Unrepresentable {
                     item: format!("{item} of the preloaded module `{name}`"),
                     change,
-                    help: Some(
-                        "the output does not carry preloaded modules; allow it with \
-                         --allow-preload-changes (allowPreloadChanges in JavaScript) if the \
-                         output will find that state in place"
+                    help: Some(match shares {
+                        true => "the output does not carry preloaded modules".into(),
+                        false => "the output does not carry preloaded modules; allow it with \
+                                  --allow-preload-changes (allowPreloadChanges in JavaScript) if \
+                                  the output will find that state in place"
                             .into(),
-                    ),
+                    }),
                 },
                 other => other,
             })?;

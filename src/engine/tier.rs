@@ -46,6 +46,9 @@ const SMALL: usize = 128 << 10;
 /// longer than to read it back.
 const WORTH_KEEPING: usize = 128 << 10;
 
+/// How often a run that wants input looks whether the modules were found valid.
+const VERDICT_WAIT: Duration = Duration::from_millis(1);
+
 /// A run to be done.
 pub struct Job<'j, 'a> {
     /// In the order of their instantiation.
@@ -144,13 +147,21 @@ impl Job<'_, '_> {
     ) -> Result<Speculated<T>, Error> {
         clock.begin(Phase::Compile);
         input.record();
-        let host = self.host(input, Some(Speculation::leave_at(self.options.leave_at)))?;
+        let validation = self.validation.clone();
+        let is_valid = move || loop {
+            match validation.verdict() {
+                Some(valid) => return valid,
+                None => std::thread::sleep(VERDICT_WAIT),
+            }
+        };
+        let speculation = Speculation::new(self.options.leave_at, Box::new(is_valid));
+        let host = self.host(input, Some(speculation))?;
         let began = Instant::now();
         let budget = LEAST_BUDGET + budget_per_mb().mul_f64(self.code_size() as f64 / 1e6);
         let (validation, making) = (self.validation.clone(), code.clone());
         let pause = move || match validation.verdict() {
             None => None,
-            Some(false) => Some("the module turned out not to be valid".into()),
+            Some(false) => Some("the run of a module that is not valid".into()),
             Some(true) => {
                 making.order(match began.elapsed() > budget {
                     true => Order::Compile,
@@ -158,7 +169,7 @@ impl Job<'_, '_> {
                 });
                 making
                     .is_ready()
-                    .then(|| "it was done, as compiled code was ready".into())
+                    .then(|| "it was done: compiled code was ready first".into())
             }
         };
         let engine = match self.interpreter(host, Some(Box::new(pause))) {
@@ -176,10 +187,13 @@ impl Job<'_, '_> {
             Err(error) => {
                 let speculation = ran.engine.host().speculation.as_ref();
                 let left = speculation.and_then(Speculation::left);
-                Some(match left {
-                    Some(before) => format!("the interpreter ended before {before}"),
+                Some(match (left, error) {
+                    (Some(before), _) => format!("the interpreter ended before {before}"),
+                    (None, Error::Unsupported { message, .. }) => {
+                        format!("wasmi cannot run it: {message}")
+                    }
                     // Told with its backtrace by another engine.
-                    None => format!("the interpreter ended with an error: {error}"),
+                    (None, error) => format!("the interpreter ended with an error: {error}"),
                 })
             }
         };

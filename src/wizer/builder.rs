@@ -340,8 +340,8 @@ impl Wizer {
 
     /// Where compiled code is kept for later runs. Default: [`CacheLocation::OfUser`].
     ///
-    /// Only code that took a while to compile is kept, and a run that the interpreter finishes
-    /// leaves no trace there.
+    /// Only code of 128 KiB and more is kept, and a run that the interpreter finishes leaves no
+    /// trace there.
     ///
     /// ```
     /// wizer::Wizer::new().cache(wizer::CacheLocation::Off);
