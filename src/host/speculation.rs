@@ -13,8 +13,10 @@ use crate::value::Value;
 /// The most output that is held back, in bytes.
 const MAX_HELD: usize = 1 << 20;
 
+/// Waits until it is known whether the modules are valid, and tells.
+pub type IsValid = Box<dyn Fn() -> bool + Send>;
+
 /// A run that may be thrown away.
-#[derive(Default)]
 pub struct Speculation {
     /// What it ended before.
     left: Option<String>,
@@ -23,14 +25,18 @@ pub struct Speculation {
     /// How many calls of the host are still to be answered, for tests: the next one ends the
     /// run.
     calls_left: Option<u64>,
+    is_valid: IsValid,
 }
 
 impl Speculation {
-    /// A run that ends before its call of this number, counted from 0; for tests.
-    pub fn leave_at(call: Option<u64>) -> Speculation {
+    /// A run of modules that are yet to be found valid. It ends before its call of the number
+    /// `leave_at`, counted from 0; for tests.
+    pub fn new(leave_at: Option<u64>, is_valid: IsValid) -> Speculation {
         Speculation {
-            calls_left: call,
-            ..Speculation::default()
+            left: None,
+            held: Held::default(),
+            calls_left: leave_at,
+            is_valid,
         }
     }
 
@@ -107,6 +113,10 @@ impl Speculation {
             "fd_read" | "fd_pread" => match arg(0) {
                 0 if wasi.inherits_stdin && self.held.len() > 0 => {
                     Err("it waited for input with output to show".into())
+                }
+                // A module that is not valid takes nothing, and nobody has to answer it.
+                0 if wasi.inherits_stdin && !(self.is_valid)() => {
+                    Err("the module turned out not to be valid".into())
                 }
                 _ => Ok(()),
             },

@@ -277,29 +277,43 @@ impl AsyncRead for Stdin {
 #[derive(Clone, Default)]
 pub struct Held(Arc<Mutex<Log>>);
 
-/// What was written, and where to.
-type Log = Vec<(Standard, Vec<u8>)>;
+#[derive(Default)]
+struct Log {
+    /// What was written, and where to.
+    pieces: Vec<(Standard, Vec<u8>)>,
+    /// How many bytes that is.
+    len: usize,
+}
 
 impl Held {
     /// How many bytes it is.
     pub fn len(&self) -> usize {
-        lock(&self.0).iter().map(|(_, bytes)| bytes.len()).sum()
+        lock(&self.0).len
     }
 
     fn push(&self, to: Standard, bytes: &[u8]) {
         let mut log = lock(&self.0);
-        match log.last_mut() {
+        log.len += bytes.len();
+        match log.pieces.last_mut() {
             Some((last, text)) if *last == to => text.extend_from_slice(bytes),
-            _ => log.push((to, bytes.to_vec())),
+            _ => log.pieces.push((to, bytes.to_vec())),
         }
     }
 
-    /// Writes it out, once.
+    /// Writes it out, once. Where one of the streams fails, the other one gets its part.
     pub fn release(&self) -> Result<(), (Standard, io::Error)> {
-        for (to, bytes) in std::mem::take(&mut *lock(&self.0)) {
-            write_all(to, &bytes).map_err(|error| (to, error))?;
+        let mut failed = None;
+        for (to, bytes) in std::mem::take(&mut *lock(&self.0)).pieces {
+            if let Some((stream, _)) = &failed
+                && *stream == to
+            {
+                continue;
+            }
+            if let Err(error) = write_all(to, &bytes) {
+                failed.get_or_insert((to, error));
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 }
 
