@@ -337,7 +337,9 @@ fn data<'a>(
             limit: MAX_OUTPUT_BYTES,
         });
     }
-    if module.has_data_count {
+    if module.has_data_count && count == 0 && places > 0 {
+        splice.drop(section::DATA_COUNT);
+    } else if module.has_data_count {
         let mut data_count = Rope::new();
         data_count.leb(count);
         splice.replace(section::DATA_COUNT, data_count);

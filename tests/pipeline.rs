@@ -340,6 +340,86 @@ fn the_report_tells_of_phases_and_of_calls_of_the_host() {
     assert_eq!(output.global("n"), Seen::Number("i32", 64));
 }
 
+/// A module of which every data segment is overwritten by zeros; with an instruction that names
+/// one, or with bytes that only look like it.
+fn module_that_clears_its_data(names_data: bool) -> Vec<u8> {
+    use wasm_encoder::*;
+    let mut module = Module::new();
+    let mut types = TypeSection::new();
+    types.ty().function([], []);
+    let mut functions = FunctionSection::new();
+    functions.function(0).function(0);
+    let mut memories = MemorySection::new();
+    memories.memory(MemoryType {
+        minimum: 1,
+        maximum: None,
+        memory64: false,
+        shared: false,
+        page_size_log2: None,
+    });
+    let mut exports = ExportSection::new();
+    exports.export("wizer.initialize", ExportKind::Func, 0);
+    exports.export("memory", ExportKind::Memory, 0);
+    let mut code = CodeSection::new();
+    let mut clear = Function::new([]);
+    let [to, value, len] = [0, 0, 65536].map(Instruction::I32Const);
+    for instruction in [to, value, len, Instruction::MemoryFill(0), Instruction::End] {
+        clear.instruction(&instruction);
+    }
+    let mut other = Function::new([]);
+    match names_data {
+        true => other.instruction(&Instruction::DataDrop(1)),
+        // In LEB128 this number is the bytes of `memory.init`.
+        false => other
+            .instruction(&Instruction::I32Const(0x47c))
+            .instruction(&Instruction::Drop),
+    };
+    other.instruction(&Instruction::End);
+    code.function(&clear).function(&other);
+    let mut data = DataSection::new();
+    for offset in 0..3 {
+        data.active(0, &ConstExpr::i32_const(offset * 100), *b"data");
+    }
+    module
+        .section(&types)
+        .section(&functions)
+        .section(&memories)
+        .section(&exports)
+        .section(&DataCountSection { count: 3 })
+        .section(&code)
+        .section(&data);
+    module.finish()
+}
+
+#[test]
+fn places_of_segments_go_where_no_instruction_names_one() {
+    for (names_data, left) in [(false, 0), (true, 3)] {
+        let wasm = module_that_clears_its_data(names_data);
+        let output = initialize_and_judge("cleared data", &wasm, &Setup::default());
+        assert_eq!(structure::sections(&output).data.len(), left);
+    }
+}
+
+#[test]
+fn the_output_has_no_more_segments_than_it_may() {
+    let wasm = wat(r#"(module
+        (memory (export "memory") 4)
+        (func (export "wizer.initialize")
+          (local $at i32)
+          (loop $next
+            (i32.store8 (local.get $at) (i32.const 1))
+            (local.set $at (i32.add (local.get $at) (i32.const 1000)))
+            (br_if $next (i32.lt_u (local.get $at) (i32.const 200_000))))))"#);
+    for limit in [1, 2, 7, 199, 200, 1_000_000] {
+        let outcome = Wizer::new().max_segments(limit).snapshot(&wasm).unwrap();
+        assert_eq!(outcome.report.memories[0].segments, limit.min(200) as u64);
+        let judge = Judge::new(&[]);
+        judge.assert_equivalent("limited", &wasm, &outcome.wasm, &Setup::default());
+    }
+    let error = Wizer::new().max_segments(0).run(&wasm).unwrap_err();
+    assert_eq!(error.code(), "ERR_WIZER_TOO_MANY_SEGMENTS");
+}
+
 /// A page is 64 KiB, a runtime's own state is often a few MiB: every byte of a larger memory.
 #[test]
 fn every_byte_of_a_large_memory_is_there() {

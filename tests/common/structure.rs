@@ -1,5 +1,4 @@
-//! What is promised of an output's bytes, whatever the module does: see the table in section 6 of
-//! the design, "State".
+//! What is promised of an output's bytes, whatever the module does: see `docs/how-it-works.md`.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
