@@ -48,6 +48,7 @@ class Job {
   constructor(wasm, options = {}) {
     const { imports, signal, onProgress, stdin, files, preload, ...plain } = check(options)
     this.wasm = toBytes(wasm, 'the module')
+    this.isText = typeof wasm === 'string'
     this.signal = signal
     this.onProgress = onProgress
     this.calls = new ImportCalls(() => this.run, imports)
@@ -125,7 +126,9 @@ class Job {
       throw new WizerError('the callback `onProgress` threw', options)
     }
     if (!error) return { wasm, report: JSON.parse(report), ...output }
-    const { code, message, wasmBacktrace } = error
+    const { code, wasmBacktrace } = error
+    const isPath = this.isText && code === 'ERR_WIZER_INVALID_MODULE'
+    const message = isPath ? `${error.message}; a string is a module's text and no path: give the bytes, from \`readFile\`` : error.message
     const cause =
       code === 'ERR_WIZER_IMPORT_FAILED' ? this.calls.thrown : code === 'ERR_WIZER_ABORTED' && { value: this.signal?.reason }
     throw new WizerError(message, { code, wasmBacktrace, ...(cause && { cause: cause.value }), ...output })

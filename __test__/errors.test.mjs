@@ -201,6 +201,12 @@ describe('ERR_WIZER_TRAP', () => {
     assert.deepEqual(names, ['inner', 's', 'core::panic', 'add(int, int)', '<wasm function 4>'])
   })
 
+  it('says so where a path is given for a module', async () => {
+    const { message } = await failure('ERR_WIZER_INVALID_MODULE', 'app.wasm')
+    assert.match(message, /readFile/)
+    assert.doesNotMatch((await failure('ERR_WIZER_INVALID_MODULE', Buffer.from('app.wasm'))).message, /readFile/)
+  })
+
   it('the backtrace has places in the input', async () => {
     const divide = '(func $f (param i32) (result i32) (i32.div_u (i32.const 77) (local.get 0)))'
     const module = assemble(init('(drop (call $f (i32.const 0)))', divide))

@@ -41,7 +41,7 @@ struct Args {
     /// Where to write the initialized module [default: standard output]
     ///
     /// A file is replaced as a whole once everything has gone well, and may be the input.
-    #[arg(short, value_name = "OUTPUT")]
+    #[arg(short, long, value_name = "OUTPUT")]
     output: Option<PathBuf>,
 
     /// The exported function that initializes the module
@@ -142,11 +142,11 @@ struct Args {
     cache_dir: Option<PathBuf>,
 
     /// End with an error when the initialization takes longer, in milliseconds [default: none]
-    #[arg(long, hide_short_help = true, value_name = "MS")]
+    #[arg(long, hide_short_help = true, value_name = "MS", value_parser = whole)]
     timeout: Option<u64>,
 
     /// End with an error when the memories grow beyond this, in bytes [default: none]
-    #[arg(long, hide_short_help = true, value_name = "BYTES")]
+    #[arg(long, hide_short_help = true, value_name = "BYTES", value_parser = whole)]
     max_memory: Option<u64>,
 
     /// The most data segments that the output may have [default: 100000, the limit of engines]
@@ -238,6 +238,15 @@ fn preload(text: &str) -> Result<(String, PathBuf), Error> {
 
 fn engine(text: &str) -> Result<options::Engine, Error> {
     options::Engine::from_name(text)
+}
+
+/// Reads a number that has its unit already.
+fn whole(text: &str) -> Result<u64, Error> {
+    text.parse().map_err(|_| {
+        Error::option(format!(
+            "`{text}` must be a whole number without a unit, such as 3000"
+        ))
+    })
 }
 
 fn variable(text: &str) -> Result<(String, String), Error> {
