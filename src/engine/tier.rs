@@ -24,6 +24,22 @@ use crate::module::{Validation, section};
 use crate::options::{self, CacheLocation, Options, Phase};
 use crate::report::Clock;
 
+/// How long this thread has worked, in processor time: on a machine that is busy with other
+/// things, the interpreter is not slower than a compiler would be. The thread is one that was
+/// made for the run, at about the time `began`.
+#[cfg(unix)]
+fn time_of_thread(_began: Instant) -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// How long the run has taken.
+#[cfg(not(unix))]
+fn time_of_thread(began: Instant) -> Duration {
+    began.elapsed()
+}
+
 /// How long the interpreter may take before a compiler starts, for each MB of code: about what
 /// Winch needs, where both have to share one processor (measured: 90 to 130 ms). With others
 /// idle, a compiler that turns out not to be needed costs nobody time, so that it starts as soon
@@ -163,7 +179,7 @@ impl Job<'_, '_> {
             None => None,
             Some(false) => Some("the run of a module that is not valid".into()),
             Some(true) => {
-                making.order(match began.elapsed() > budget {
+                making.order(match time_of_thread(began) > budget {
                     true => Order::Compile,
                     false => Order::LookUp,
                 });
