@@ -1040,6 +1040,43 @@ fn more_output_than_is_held_back() {
     assert!(text(&plain.stdout) == expected);
 }
 
+/// A second run reads everything again.
+#[test]
+fn more_input_than_is_kept() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut bytes = vec![0; 20 << 20];
+    let mut random = common::Random::new(1);
+    for piece in bytes.chunks_mut(1000) {
+        piece[0] = random.byte();
+    }
+    std::fs::write(file.path(), &bytes).unwrap();
+    // What is read is added up, in a word at the end of the memory.
+    let read = format!(
+        "(global.set $notes (i32.const {NOTES}))
+         (call $read (i32.const 0) (i32.const 0x10000))
+         (local.set $at (i32.const 0))
+         (loop $sum
+           (i32.store (i32.const 0x3fffc) (i32.add (i32.load (i32.const 0x3fffc))
+             (i32.mul (global.get $i) (i32.load offset={NOTES} (local.get $at)))))
+           (br_if $sum (i32.lt_u
+             (local.tee $at (i32.add (local.get $at) (i32.const 1000)))
+             (i32.const 0x10000))))"
+    );
+    let sums = format!("(func $sums (local $at i32) {})", repeat(310, &read));
+    let guest = Guest::default()
+        .field(&sums)
+        .wat("(call $sums)")
+        .print(1, "end");
+    let input = |process: &mut Process| {
+        process.command.args(["rest", "yes"]);
+        process
+            .command
+            .stdin(std::fs::File::open(file.path()).unwrap());
+    };
+    let reason = "the interpreter ended before its input grew beyond 16 MiB";
+    goes_over("much input", &guest, "baseline", reason, &input);
+}
+
 /// Code that runs so many times.
 fn repeat(times: u32, code: &str) -> String {
     format!(

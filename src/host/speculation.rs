@@ -5,13 +5,16 @@
 //! any other effect ends the run *before* it happens, and another engine, without speculation,
 //! starts from the beginning.
 
-use super::stdio::Held;
+use super::stdio::{Held, Tape};
 use super::wasi::WasiState;
 use crate::error::TrapReason;
 use crate::value::Value;
 
 /// The most output that is held back, in bytes.
 const MAX_HELD: usize = 1 << 20;
+
+/// The most input that is kept to be read again, in bytes.
+const MAX_INPUT: usize = 16 << 20;
 
 /// Waits until it is known whether the modules are valid, and tells.
 pub type IsValid = Box<dyn Fn() -> bool + Send>;
@@ -110,14 +113,8 @@ impl Speculation {
             | "path_readlink" => Ok(()),
             // The numbers of the standard streams must not come to mean files.
             "fd_close" if arg(0) > 2 => Ok(()),
-            "fd_read" | "fd_pread" => match arg(0) {
-                0 if wasi.inherits_stdin && self.held.len() > 0 => {
-                    Err("it waited for input with output to show".into())
-                }
-                // A module that is not valid takes nothing, and nobody has to answer it.
-                0 if wasi.inherits_stdin && !(self.is_valid)() => {
-                    Err("the module turned out not to be valid".into())
-                }
+            "fd_read" | "fd_pread" => match &wasi.input {
+                Some(input) if arg(0) == 0 => self.allows_input(input),
                 _ => Ok(()),
             },
             "fd_write" if matches!(arg(0), 1 | 2) => match self.held.len() {
@@ -135,6 +132,21 @@ impl Speculation {
                 }
             }
             _ => Err(format!("the call of `{name}`")),
+        }
+    }
+
+    /// Whether the process's standard input may be read.
+    fn allows_input(&self, input: &Tape) -> Result<(), String> {
+        if self.held.len() > 0 {
+            return Err("it waited for input with output to show".into());
+        }
+        if input.len() >= MAX_INPUT {
+            return Err(format!("its input grew beyond {} MiB", MAX_INPUT >> 20));
+        }
+        // A module that is not valid takes nothing, and nobody has to answer it.
+        match (self.is_valid)() {
+            true => Ok(()),
+            false => Err("the run of a module that is not valid".into()),
         }
     }
 }

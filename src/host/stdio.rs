@@ -126,6 +126,8 @@ struct Chunks {
     recording: bool,
     /// As they were read; an empty one is the end of the input.
     recorded: Vec<Vec<u8>>,
+    /// How many bytes that is.
+    len: usize,
     /// What is still to be read again.
     replay: VecDeque<Vec<u8>>,
 }
@@ -141,6 +143,11 @@ impl Tape {
         let mut chunks = lock(&self.0);
         chunks.recording = false;
         chunks.replay = std::mem::take(&mut chunks.recorded).into();
+    }
+
+    /// How many bytes were recorded.
+    pub fn len(&self) -> usize {
+        lock(&self.0).len
     }
 
     /// Whether a read would wait for nothing.
@@ -161,6 +168,7 @@ impl Tape {
         let mut chunks = lock(&self.0);
         if chunks.recording && !buffer.is_empty() {
             chunks.recorded.push(buffer[..read].to_vec());
+            chunks.len += read;
         }
         Ok(read)
     }

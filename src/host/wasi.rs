@@ -39,8 +39,8 @@ pub struct WasiState {
     ended: Arc<tokio::sync::Notify>,
     pub(crate) stdout: Stdout,
     pub(crate) stderr: Stdout,
-    /// Whether standard input is the process's.
-    pub(super) inherits_stdin: bool,
+    /// Standard input, where it is the process's.
+    pub(super) input: Option<Tape>,
     /// The descriptors that the guest opened and has not closed.
     pub(crate) open: BTreeSet<u32>,
     /// Holds the files that were given by content, and removes them.
@@ -90,7 +90,7 @@ impl WasiState {
             ended,
             stdout,
             stderr,
-            inherits_stdin: options.stdin == config::Stdin::Inherit,
+            input: (options.stdin == config::Stdin::Inherit).then(|| input.clone()),
             open: BTreeSet::new(),
             _files: files,
         })
