@@ -970,7 +970,7 @@ describe('traps of V8 and of a run in one process', () => {
 
   it('before, between and after', async () => {
     for (const name of NAMES) inV8(name)
-    for (const engine of ['baseline', 'optimizing']) {
+    for (const engine of ['auto', 'interpreter', 'baseline', 'optimizing']) {
       for (const initFunc of NAMES) {
         await rejects(wizer(module, { initFunc, engine }), 'ERR_WIZER_TRAP')
         inV8(initFunc)

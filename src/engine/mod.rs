@@ -7,6 +7,7 @@
 pub mod cache;
 mod compiler;
 mod interpreter;
+mod making;
 mod stack;
 pub mod tier;
 
