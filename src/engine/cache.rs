@@ -78,7 +78,7 @@ impl Cache {
         let metadata = fs::symlink_metadata(&path).ok()?;
         // What is no entry may have no end, or no beginning.
         if metadata.is_file() && metadata.len() <= self.max_size {
-            let mut file = File::open(&path).ok()?;
+            let mut file = open(&path).ok()?;
             let mut seal = [0; blake3::OUT_LEN];
             let mut contents = Vec::new();
             let read = file
@@ -157,6 +157,21 @@ impl Cache {
             }
         }
     }
+}
+
+/// Opens a file so that it can be read, and its times changed.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(windows)]
+    {
+        // For the times; elsewhere, whoever owns a file can change them.
+        const GENERIC_READ: u32 = 0x8000_0000;
+        const FILE_WRITE_ATTRIBUTES: u32 = 0x100;
+        let access = GENERIC_READ | FILE_WRITE_ATTRIBUTES;
+        std::os::windows::fs::OpenOptionsExt::access_mode(&mut options, access);
+    }
+    options.open(path)
 }
 
 /// Creates a directory for this user only, and its parents as usual.
