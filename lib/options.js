@@ -49,7 +49,7 @@ const kinds = {
             Object.keys(dir).every((key) => key === 'host' || key === 'readonly')),
       ),
   ],
-  cache: ['a boolean or the path of a directory', (value) => typeof value === 'boolean' || isString(value)],
+  cache: ['a boolean or the path of a directory', (value) => typeof value === 'boolean' || (isString(value) && value !== '')],
   imports: ['an object, or a function that returns one', (value) => isRecord(value) || typeof value === 'function'],
 }
 

@@ -38,6 +38,10 @@ impl Key {
         Key(hasher.finalize().into())
     }
 
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     fn file_name(&self) -> String {
         blake3::Hash::from(self.0).to_hex().to_string()
     }

@@ -120,7 +120,7 @@ impl Code {
     pub unsafe fn deserialize(
         strategy: Strategy,
         engine: wasmtime::Engine,
-        modules: &[Vec<u8>],
+        modules: &[&[u8]],
     ) -> Option<Code> {
         let modules = modules
             .iter()

@@ -28,7 +28,8 @@ pub enum Order {
     Compile,
     /// Code, as soon as possible: somebody waits for it.
     Now,
-    /// Nothing more. A compiler that has begun goes on, for the cache.
+    /// Nothing more: the interpreter was done first, and leaves no trace in the cache. A compiler
+    /// that has begun cannot be stopped, but nobody waits for it.
     Stop,
 }
 
@@ -152,11 +153,13 @@ impl Making {
         let mut keys = Vec::new();
         let mut made = None;
         if let Some(cache) = &recipe.cache {
+            let modules: Vec<&[u8]> = recipe.modules.iter().map(|module| &module[..]).collect();
+            let modules = Key::new(&modules);
             for &strategy in recipe.strategies {
                 let Ok(engine) = Code::engine(strategy, recipe.settings) else {
                     continue;
                 };
-                let key = key(&engine, &recipe.modules);
+                let key = key(&engine, &modules);
                 keys.push((strategy, key));
                 made = made.or_else(|| load(cache, &key, strategy, engine));
             }
@@ -167,21 +170,32 @@ impl Making {
                 remark: Some("its code was in the cache".into()),
             }));
         }
-        let Some(_turn) = self.wait_for_turn() else {
+        let Some(turn) = self.wait_for_turn() else {
             return;
         };
         let made = recipe.compile();
+        drop(turn);
         let code = made.as_ref().ok().map(|made| made.code.clone());
         self.done(made);
         if let (Some(cache), Some(code)) = (&recipe.cache, code)
+            && self.is_used()
             && let Some((_, key)) = keys
                 .iter()
                 .find(|(strategy, _)| *strategy == code.strategy())
             && let Some(bytes) = code.serialize()
         {
             // A run does without a cache as well.
-            let _ = cache.store(key, &pack(&bytes));
+            let _ = cache.store(key, &pack(bytes));
         }
+    }
+
+    /// Waits until it is known whether the code is used.
+    fn is_used(&self) -> bool {
+        let mut state = self.state();
+        while state.order < Order::Now {
+            state = self.wait_for_change(state);
+        }
+        state.order == Order::Now
     }
 
     fn done(&self, made: Result<Made, Error>) {
@@ -229,43 +243,72 @@ impl Recipe {
     }
 }
 
-/// The key of the code that this engine makes of these modules.
-fn key(engine: &wasmtime::Engine, modules: &[Arc<Vec<u8>>]) -> Key {
+/// The key of the code that this engine makes of these modules, which have a key of their own.
+fn key(engine: &wasmtime::Engine, modules: &Key) -> Key {
     use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
     // What wasmtime says its code depends on: its version, the processor, the configuration.
     let compatibility = BuildHasherDefault::<DefaultHasher>::default()
-        .hash_one(engine.precompile_compatibility_hash());
-    let compatibility = compatibility.to_le_bytes();
-    let mut parts: Vec<&[u8]> = vec![env!("CARGO_PKG_VERSION").as_bytes(), &compatibility];
-    parts.extend(modules.iter().map(|module| &module[..]));
-    Key::new(&parts)
+        .hash_one(engine.precompile_compatibility_hash())
+        .to_le_bytes();
+    let version = env!("CARGO_PKG_VERSION").as_bytes();
+    Key::new(&[version, &compatibility, modules.as_bytes()])
 }
 
 fn load(cache: &Cache, key: &Key, strategy: Strategy, engine: wasmtime::Engine) -> Option<Code> {
-    let modules = unpack(&cache.load(key)?)?;
+    let packed = cache.load(key)?;
+    let modules = unpack(&packed)?;
     // SAFETY: the cache gives back what `make` stored under this key, as it compares a hash of
     // both; the key names everything that the code depends on.
     unsafe { Code::deserialize(strategy, engine, &modules) }
 }
 
-/// Several byte strings as one.
-fn pack(parts: &[Vec<u8>]) -> Vec<u8> {
-    let mut packed = Vec::with_capacity(parts.iter().map(|part| 8 + part.len()).sum());
-    for part in parts {
-        packed.extend_from_slice(&(part.len() as u64).to_le_bytes());
-        packed.extend_from_slice(part);
+/// Several byte strings as one, with their lengths and their number behind them: the first, which
+/// is all there is for most modules, is not copied.
+fn pack(parts: Vec<Vec<u8>>) -> Vec<u8> {
+    let lengths: Vec<usize> = parts.iter().map(Vec::len).collect();
+    let mut parts = parts.into_iter();
+    let mut packed = parts.next().unwrap_or_default();
+    parts.for_each(|part| packed.extend_from_slice(&part));
+    for number in lengths.iter().chain([&lengths.len()]) {
+        packed.extend_from_slice(&(*number as u64).to_le_bytes());
     }
     packed
 }
 
-fn unpack(mut packed: &[u8]) -> Option<Vec<Vec<u8>>> {
+fn unpack(mut packed: &[u8]) -> Option<Vec<&[u8]>> {
+    let number = |packed: &mut &[u8]| {
+        let (rest, number) = packed.split_last_chunk()?;
+        *packed = rest;
+        usize::try_from(u64::from_le_bytes(*number)).ok()
+    };
+    let count = number(&mut packed)?;
+    let mut lengths = Vec::new();
+    for _ in 0..count {
+        lengths.push(number(&mut packed)?);
+    }
     let mut parts = Vec::new();
-    while !packed.is_empty() {
-        let (len, rest) = packed.split_first_chunk()?;
-        let len = usize::try_from(u64::from_le_bytes(*len)).ok()?;
-        let (part, rest) = rest.split_at_checked(len)?;
-        parts.push(part.to_vec());
+    for len in lengths.into_iter().rev() {
+        let (part, rest) = packed.split_at_checked(len)?;
+        parts.push(part);
         packed = rest;
     }
-    Some(parts)
+    packed.is_empty().then_some(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_packed_is_unpacked() {
+        let part = |len: usize| vec![len as u8; len];
+        for lens in [&[][..], &[0], &[5], &[3, 0, 7], &[1, 2, 3, 4]] {
+            let parts: Vec<_> = lens.iter().map(|len| part(*len)).collect();
+            let packed = pack(parts.clone());
+            assert_eq!(unpack(&packed).unwrap(), parts);
+            for end in 0..packed.len() {
+                assert_ne!(unpack(&packed[..end]), unpack(&packed), "{end}");
+            }
+        }
+    }
 }
