@@ -768,7 +768,7 @@ fn a_timeout_after_output() {
     fail_at_every_call(
         &prints().endless(),
         "ERR_WIZER_TIMEOUT",
-        &[("timeout", "300")],
+        &[("timeout", "600")],
     );
 }
 
