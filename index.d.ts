@@ -225,7 +225,8 @@ export interface WizerOptions {
   cache?: boolean | string
 
   /**
-   * The longest time that instantiation and initialization may take, in milliseconds.
+   * The longest time that instantiation and initialization may take, in milliseconds; compiling does not count. Where
+   * compiled code takes over, it has that time again. 0 is over at once, `Infinity` is no limit.
    *
    * @default no limit
    */

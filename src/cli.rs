@@ -142,6 +142,8 @@ struct Args {
     cache_dir: Option<PathBuf>,
 
     /// End with an error when the initialization takes longer, in milliseconds [default: none]
+    ///
+    /// Compiling does not count. Where compiled code takes over, it has that time again.
     #[arg(long, hide_short_help = true, value_name = "MS", value_parser = whole)]
     timeout: Option<u64>,
 

@@ -2,7 +2,7 @@
 //
 //   node in-process.mjs wizer|v8 '{ "file", "output", "options", "stdin" }'
 //
-// The clock starts when the bytes are there, and with nothing loaded that is loaded on demand.
+// The clock starts when the bytes are there and the addon is loaded, as V8 is.
 
 import { openSync, readFileSync, writeFileSync } from 'node:fs'
 import { WASI } from 'node:wasi'
@@ -20,6 +20,8 @@ async function byWizer() {
   const { imports, ...options } = order.options
   if (imports) options.imports = HOST[imports.env.now]
   if (order.stdin !== undefined) options.stdin = Buffer.from(order.stdin)
+  // In a process that has used it before: loading the addon is over.
+  wizer.wizerSync('(module (func (export "wizer.initialize")))')
   const begin = performance.now()
   const output = await wizer.wizer(bytes, options)
   const ms = performance.now() - begin

@@ -98,7 +98,7 @@ const COMPUTING = `(module
           (i32.const 1048576))))
       (br_if $rounds (i32.lt_u
         (local.tee $round (i32.add (local.get $round) (i32.const 1)))
-        (i32.const 900))))
+        (i32.const 1450))))
     (global.set $sum (local.get $hash))))`
 
 /** 48 MB of which no byte is zero: every word a number that looks random. */

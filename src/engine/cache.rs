@@ -73,6 +73,11 @@ impl Cache {
         dirs::cache_dir().map(|directory| Cache::new(&directory))
     }
 
+    /// Whether there seems to be an entry.
+    pub fn has(&self, key: &Key) -> bool {
+        fs::symlink_metadata(self.directory.join(key.file_name())).is_ok()
+    }
+
     /// The contents of an entry. One that is damaged counts as missing, and is removed.
     pub fn load(&self, key: &Key) -> Option<Vec<u8>> {
         if !is_private(&self.directory).unwrap_or(false) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::cache::{Cache, Key};
 use super::compiler::{Code, Settings, Strategy};
 use crate::error::Error;
+use crate::host::interrupt::Interrupt;
 
 /// Everything that machine code follows from.
 pub struct Recipe {
@@ -33,6 +34,14 @@ pub enum Order {
     Stop,
 }
 
+/// What is being done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Loading,
+    Compiling,
+}
+
 /// Machine code in the making, on a thread of its own.
 #[derive(Clone)]
 pub struct Making(Arc<(Mutex<State>, Condvar)>);
@@ -40,6 +49,7 @@ pub struct Making(Arc<(Mutex<State>, Condvar)>);
 struct State {
     order: Order,
     recipe: Option<Recipe>,
+    stage: Stage,
     made: Option<Result<Made, Error>>,
     /// Whether the thread has done all that it will do.
     over: bool,
@@ -68,7 +78,7 @@ pub struct Made {
 /// Held by the one thread of the process that compiles beside an interpreter.
 static COMPILING: Mutex<()> = Mutex::new(());
 
-/// How often a thread looks whether it is its turn to compile.
+/// How often a thread looks whether it is its turn to compile, or the run has been ended.
 const TURN: Duration = Duration::from_millis(5);
 
 impl Making {
@@ -77,6 +87,7 @@ impl Making {
         let state = State {
             order: Order::Wait,
             recipe: Some(recipe),
+            stage: Stage::Waiting,
             made: None,
             over: false,
         };
@@ -127,20 +138,36 @@ impl Making {
         self.0.1.notify_all();
     }
 
-    /// Whether there is code. That there will be none is for [`Making::wait`] to tell.
+    /// Whether there is code, or will be in a moment. That there will be none is for
+    /// [`Making::wait`] to tell.
     pub fn is_ready(&self) -> bool {
-        matches!(self.state().made, Some(Ok(_)))
+        let state = self.state();
+        matches!(state.made, Some(Ok(_))) || state.stage == Stage::Loading
     }
 
-    /// Waits for the code.
-    pub fn wait(&self) -> Result<Made, Error> {
+    /// Whether a compiler is at work.
+    pub fn is_compiling(&self) -> bool {
+        let state = self.state();
+        state.made.is_none() && state.stage == Stage::Compiling
+    }
+
+    /// Waits for the code, or until the run is ended from outside. A compiler that has begun
+    /// goes on by itself then.
+    pub fn wait(&self, interrupt: Option<&Interrupt>) -> Result<Made, Error> {
         self.order(Order::Now);
         let mut state = self.state();
         loop {
-            match state.made.take() {
-                Some(made) => return made,
-                None => state = self.wait_for_change(state),
+            if let Some(made) = state.made.take() {
+                return made;
             }
+            if let Some(interrupt) = interrupt
+                && let Err(ended) = interrupt.check()
+            {
+                state.order = Order::Stop;
+                return Err(ended);
+            }
+            let waited = self.0.1.wait_timeout(state, TURN);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -161,7 +188,10 @@ impl Making {
                 };
                 let key = key(&engine, &modules);
                 keys.push((strategy, key));
-                made = made.or_else(|| load(cache, &key, strategy, engine));
+                if made.is_none() && cache.has(&key) {
+                    self.state().stage = Stage::Loading;
+                    made = load(cache, &key, strategy, engine);
+                }
             }
         }
         if let Some(code) = made {
@@ -170,9 +200,11 @@ impl Making {
                 remark: Some("its code was in the cache".into()),
             }));
         }
+        self.state().stage = Stage::Waiting;
         let Some(turn) = self.wait_for_turn() else {
             return;
         };
+        self.state().stage = Stage::Compiling;
         let made = recipe.compile();
         drop(turn);
         let code = made.as_ref().ok().map(|made| made.code.clone());

@@ -39,19 +39,41 @@ fn time_of_thread(began: Instant) -> Duration {
     began.elapsed()
 }
 
-/// How long the interpreter may take before a compiler starts, for each MB of code: about what
-/// Winch needs, where both have to share one processor (measured: 90 to 130 ms). With others
-/// idle, a compiler that turns out not to be needed costs nobody time, so that it starts as soon
-/// as most initializations are over.
-fn budget_per_mb() -> Duration {
-    match std::thread::available_parallelism() {
-        Ok(processors) if processors.get() > 1 => Duration::from_millis(25),
-        _ => Duration::from_millis(100),
-    }
+/// How long the interpreter may take, in processor time.
+///
+/// A compiler needs about as long for each MB of code as [`COMPILING_PER_MB`] says. With several
+/// processors it starts well before that beside the interpreter, when most initializations are
+/// over: one that turns out not to be needed costs nobody time. With two, the interpreter then
+/// takes one of them from it, and gives that up when it has taken about as long as the compiler
+/// still needs with both; with one, where each only waits for the other, there is no *beside*.
+/// So a run takes at most about twice as long as with the better of the two.
+struct Budget {
+    /// Before a compiler starts.
+    alone: Duration,
+    /// Before it is left to the compiler.
+    beside: Duration,
 }
 
-/// And in any case.
+/// What Winch needs for each MB of code. Measured on two processors: 90 to 130 ms.
+const COMPILING_PER_MB: Duration = Duration::from_millis(100);
+
+/// What any run may take before a compiler starts.
 const LEAST_BUDGET: Duration = Duration::from_millis(10);
+
+impl Budget {
+    fn of(code_size: usize) -> Budget {
+        let compiling = COMPILING_PER_MB.mul_f64(code_size as f64 / 1e6);
+        let (alone, beside) = match std::thread::available_parallelism().map_or(1, |n| n.get()) {
+            1 => (compiling, compiling),
+            2 => (compiling / 4, compiling * 2 / 3),
+            _ => (compiling / 4, Duration::MAX),
+        };
+        Budget {
+            alone: LEAST_BUDGET + alone,
+            beside: LEAST_BUDGET.saturating_add(beside),
+        }
+    }
+}
 
 /// Up to this much code, in bytes, Cranelift is as good as done when Winch is (some 40 ms later
 /// at most), and its code runs two to three times as fast.
@@ -139,7 +161,8 @@ impl Job<'_, '_> {
         };
         clock.begin(Phase::Compile);
         self.validation.wait()?;
-        let (code, making) = (code.wait()?, Kept(code));
+        let interrupt = self.options.interrupt.as_deref();
+        let (code, making) = (code.wait(interrupt)?, Kept(code));
         if let Some(remark) = &code.remark {
             reason = format!("{reason}; {remark}");
         }
@@ -172,20 +195,22 @@ impl Job<'_, '_> {
         let speculation = Speculation::new(self.options.leave_at, Box::new(is_valid));
         let host = self.host(input, Some(speculation))?;
         let began = Instant::now();
-        let budget = LEAST_BUDGET + budget_per_mb().mul_f64(self.code_size() as f64 / 1e6);
+        let budget = Budget::of(self.code_size());
         let (validation, making) = (self.validation.clone(), code.clone());
-        let pause = move || match validation.verdict() {
-            None => None,
-            Some(false) => Some("the run of a module that is not valid".into()),
-            Some(true) => {
-                making.order(match time_of_thread(began) > budget {
-                    true => Order::Compile,
-                    false => Order::LookUp,
-                });
-                making
-                    .is_ready()
-                    .then(|| "it was done: compiled code was ready first".into())
+        code.order(Order::LookUp);
+        let pause = move || {
+            if validation.verdict() == Some(false) {
+                return Some("the run of a module that is not valid".into());
             }
+            let time = time_of_thread(began);
+            if time > budget.alone && validation.verdict().is_some() {
+                making.order(Order::Compile);
+            }
+            if making.is_ready() {
+                return Some("it was done: compiled code was ready first".into());
+            }
+            (making.is_compiling() && time > budget.beside)
+                .then(|| "it was done: the compiler needs the processor".into())
         };
         let engine = match self.interpreter(host, Some(Box::new(pause))) {
             Ok(engine) => engine,

@@ -74,6 +74,29 @@ fn wait_writable(to: Standard) -> io::Result<()> {
     }
 }
 
+/// Whether nobody takes what is written to the stream: it is closed, or its reader is gone.
+#[cfg(unix)]
+pub fn is_broken(to: Standard) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let fd = match to {
+        Standard::Out => rustix::stdio::stdout(),
+        Standard::Err => rustix::stdio::stderr(),
+    };
+    let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let broken = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
+    poll(&mut fds, Some(&at_once)).is_ok() && fds[0].revents().intersects(broken)
+}
+
+/// As far as one can tell, somebody does.
+#[cfg(not(unix))]
+pub fn is_broken(_: Standard) -> bool {
+    false
+}
+
 #[cfg(not(unix))]
 fn wait_writable(_: Standard) -> io::Result<()> {
     std::thread::sleep(INPUT_WAIT);
@@ -351,6 +374,11 @@ impl Stdout {
                 (config::Stdout::Pipe, _) => Sink::Pipe(Arc::default()),
             },
         }
+    }
+
+    /// Whether it is held back for a stream that takes nothing any more.
+    pub fn is_broken(&self) -> bool {
+        matches!(self.to, Sink::Hold(standard, _) if is_broken(standard))
     }
 
     /// What was written so far, where the stream is a pipe.

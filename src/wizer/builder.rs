@@ -377,7 +377,8 @@ impl Wizer {
         self
     }
 
-    /// The longest time that instantiation and initialization may take. Default: no limit.
+    /// The longest time that instantiation and initialization may take; compiling does not count.
+    /// Where compiled code takes over, it has that time again. Default: no limit.
     ///
     /// ```
     /// let wat = r#"(module (func (export "wizer.initialize") (loop (br 0))))"#;
