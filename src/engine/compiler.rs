@@ -341,10 +341,18 @@ fn config(strategy: Strategy, settings: Settings) -> Config {
         // No stack is ever made for asynchronous calls, but the two are compared.
         .async_stack_size(2 * MAX_WASM_STACK)
         .epoch_interruption(settings.interruptible)
+        // For native debuggers; wasmtime's own backtraces need it on Windows only.
+        .native_unwind_info(cfg!(windows))
         .relaxed_simd_deterministic(relaxed_simd_deterministic)
         .wasm_custom_page_sizes(true)
         .wasm_wide_arithmetic(true)
         .shared_memory(true);
+    if strategy == Strategy::Baseline {
+        // Cranelift makes the entry of each function that a table holds, and is to be quick.
+        config
+            .cranelift_opt_level(wasmtime::OptLevel::None)
+            .cranelift_regalloc_algorithm(wasmtime::RegallocAlgorithm::SinglePass);
+    }
     // Only switched off, never on: what a compiler does not support is off by default.
     if !bulk_memory {
         config.wasm_bulk_memory(false);
