@@ -95,13 +95,12 @@ fn programs_run() -> Result<(), Box<dyn std::error::Error>> {
         (module
           (global $prime (mut i32) (i32.const 0))
           (func (export "wizer.initialize") (global.set $prime (i32.const 2)))
-          (func (export "_start") unreachable)
-          (func $prime (export "wizer.resume") (result i32) (global.get $prime)))
+          (func (export "prime") (result i32) (global.get $prime)))
     "#;
     std::fs::write("primes.wasm", wat::parse_str(primes)?)?;
     builder::run()?;
     assert_eq!(
-        call(&std::fs::read("primes.initialized.wasm")?, "_start")?,
+        call(&std::fs::read("primes.initialized.wasm")?, "prime")?,
         2
     );
 

@@ -94,14 +94,19 @@ impl Cache {
                 .read_exact(&mut seal)
                 .and_then(|()| file.read_to_end(&mut contents));
             if read.is_ok() && seal == key.seal(&contents) {
-                // For the order in which entries are removed. Only reading may be allowed.
-                let _ = file.set_modified(SystemTime::now());
                 return Some(contents);
             }
         }
         // Whatever it is, the next one to store it makes it good.
         let _ = fs::remove_file(&path);
         None
+    }
+
+    /// Takes note that an entry was used, for the order in which entries are removed.
+    pub fn touch(&self, key: &Key) {
+        // Only reading may be allowed.
+        let file = open(&self.directory.join(key.file_name()));
+        let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
     }
 
     /// Stores an entry, and removes old ones beyond the bound.

@@ -190,15 +190,19 @@ impl Making {
                 keys.push((strategy, key));
                 if made.is_none() && cache.has(&key) {
                     self.state().stage = Stage::Loading;
-                    made = load(cache, &key, strategy, engine);
+                    made = load(cache, &key, strategy, engine).map(|code| (code, key));
                 }
             }
         }
-        if let Some(code) = made {
-            return self.done(Ok(Made {
+        if let (Some(cache), Some((code, key))) = (&recipe.cache, made) {
+            self.done(Ok(Made {
                 code,
                 remark: Some("its code was in the cache".into()),
             }));
+            if self.is_used() {
+                cache.touch(&key);
+            }
+            return;
         }
         self.state().stage = Stage::Waiting;
         let Some(turn) = self.wait_for_turn() else {
