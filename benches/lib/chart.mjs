@@ -14,7 +14,7 @@ export function chart({ rows, machine, programs }) {
     ...(memory ? [{ name: `${name}: memory`, value: memory.ratio, goal: memory.goal, memory: true }] : []),
   ])
   const most = Math.max(40, ...bars.map(({ value }) => value))
-  const x = (value) => LABELS + (BARS * Math.log(Math.max(value, 1))) / Math.log(most)
+  const x = (value) => Math.round(LABELS + (BARS * Math.log(Math.max(value, 1))) / Math.log(most))
   const height = TOP + bars.length * ROW + 46
   const width = LABELS + BARS + 80
   const ticks = [1, 2, 3, 5, 10, 20, 30].filter((tick) => tick < most)
@@ -34,7 +34,7 @@ export function chart({ rows, machine, programs }) {
         `<text x="${LABELS - 10}" y="${y + 16}" text-anchor="end">${escape(name)}</text>`,
         `<rect x="${LABELS}" y="${y + 3}" width="${Math.max(1, x(value) - LABELS)}" height="18" fill="${memory ? '#7fb069' : '#3a6ea5'}"/>`,
         `<line x1="${x(goal)}" x2="${x(goal)}" y1="${y}" y2="${y + 24}" stroke="#c0392b" stroke-width="2"/>`,
-        `<text x="${x(value) + 6}" y="${y + 16}">${value.toFixed(1)} ×</text>`,
+        `<text x="${Math.max(x(value), x(goal)) + 8}" y="${y + 16}">${value.toFixed(1)} ×</text>`,
       ]
     }),
     `<text x="12" y="${height - 8}" fill="#666" font-size="11">blue: time, green: peak memory, red: the goal; ${escape(machine.cpu)}, ${machine.cores} cores, Node ${machine.node}</text>`,
