@@ -87,8 +87,10 @@ pub fn is_broken(to: Standard) -> bool {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    let broken = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
-    poll(&mut fds, Some(&at_once)).is_ok() && fds[0].revents().intersects(broken)
+    // Not `NVAL`: macOS says so of every device.
+    let polled = poll(&mut fds, Some(&at_once)).is_ok();
+    let gone = fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP);
+    (polled && gone) || rustix::io::fcntl_getfd(fd).is_err()
 }
 
 /// As far as one can tell, somebody does.
