@@ -76,7 +76,7 @@ impl Budget {
 }
 
 /// Up to this much code, in bytes, Cranelift is as good as done when Winch is (some 40 ms later
-/// at most), and its code runs two to three times as fast.
+/// at most), and its code runs up to twice as fast.
 const SMALL: usize = 128 << 10;
 
 /// From this much code on, in bytes, compiled code is kept: it takes some 20 ms to make, and
