@@ -58,7 +58,7 @@ struct Budget {
 const COMPILING_PER_MB: Duration = Duration::from_millis(100);
 
 /// What any run may take before a compiler starts.
-const LEAST_BUDGET: Duration = Duration::from_millis(10);
+const LEAST_BUDGET: Duration = Duration::from_millis(20);
 
 impl Budget {
     fn of(code_size: usize) -> Budget {
