@@ -44,6 +44,7 @@ mod report;
 mod rewrite;
 mod snapshot;
 mod splice;
+mod threads;
 mod value;
 mod wizer;
 

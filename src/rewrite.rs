@@ -330,7 +330,9 @@ fn data<'a>(
         count += 1;
     }
 
-    let total = module.bytes.len() as u64 + contents.len() as u64;
+    let old = module.section(section::DATA);
+    let old = old.map_or(0, |section| section.contents.len());
+    let total = (module.bytes.len() - old + contents.len()) as u64;
     if total > MAX_OUTPUT_BYTES {
         return Err(Error::OutputTooLarge {
             bytes: total,

@@ -9,6 +9,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::module::{Module, section};
+use crate::threads::in_parallel;
 
 /// Bytes to be written, most of them borrowed.
 #[derive(Default)]
@@ -104,7 +105,7 @@ impl<'a> Rope<'a> {
         match self.len {
             0..PARALLEL => pieces.into_iter().for_each(copy),
             // Many pieces are a few bytes, which is no work to hand to a thread.
-            _ => pieces.into_par_iter().with_min_len(64).for_each(copy),
+            _ => in_parallel(|| pieces.into_par_iter().with_min_len(64).for_each(copy)),
         }
         out
     }

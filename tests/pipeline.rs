@@ -920,3 +920,57 @@ fn exports_that_look_like_ours_do_no_harm() {
         (func (export "wizer.initialize") (global.set $n (i32.const 5))))"#);
     initialize_and_judge("names", &wasm, &Setup::default());
 }
+
+/// A program may run wizer on every thread that rayon has, all of which then wait for us.
+#[test]
+fn in_parallel_with_rayon() {
+    use rayon::prelude::*;
+    let (done, is_done) = std::sync::mpsc::channel();
+    // Long enough for validation, compilers, scanning and writing in parallel.
+    let body = "(drop (i32.const 1))".repeat(50_000);
+    let lib = wat(r#"(module (memory (export "memory") 64))"#);
+    let wasm = wat(&format!(
+        r#"(module
+          (import "lib" "memory" (memory 64))
+          (memory (export "memory") 64)
+          (func {body})
+          (func (export "wizer.initialize")
+            (memory.fill 1 (i32.const 0) (i32.const 7) (i32.const 4000000))))"#
+    ));
+    std::thread::spawn(move || {
+        let runs = 4 * rayon::current_num_threads();
+        (0..runs).into_par_iter().for_each(|run| {
+            let engines = [Engine::Auto, Engine::Baseline, Engine::Optimizing];
+            let mut wizer = Wizer::new();
+            wizer
+                .engine(engines[run % engines.len()])
+                .cache(wizer::CacheLocation::Off)
+                .preload_bytes("lib", &lib[..]);
+            assert!(wizer.run(&wasm).unwrap().len() > 4_000_000);
+        });
+        done.send(()).unwrap();
+    });
+    let limit = std::time::Duration::from_secs(120);
+    is_done
+        .recv_timeout(limit)
+        .expect("they wait for each other");
+}
+
+/// However deep: a trap, and no end of the process.
+#[test]
+fn calls_within_calls_end_in_a_trap() {
+    let wasm = wat(r#"(module
+        (import "host" "f" (func $f))
+        (func (export "again") (call $f))
+        (func (export "wizer.initialize") (call $f)))"#);
+    for engine in [Engine::Interpreter, Engine::Baseline, Engine::Optimizing] {
+        let mut wizer = Wizer::new();
+        wizer.engine(engine).import("host", "f", |guest, _| {
+            guest.call("again", &[])?;
+            Ok(Vec::new())
+        });
+        let error = wizer.run(&wasm).unwrap_err();
+        assert_eq!(error.code(), "ERR_WIZER_TRAP", "{engine:?}");
+        assert!(chain(&error).contains("call stack exhausted"), "{engine:?}");
+    }
+}

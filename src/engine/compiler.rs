@@ -14,6 +14,7 @@ use crate::error::{Error, Frame, Trap, TrapReason};
 use crate::host::{Binding, Caller, Guest, HostState, Imports, Limiter};
 use crate::instrument::Names;
 use crate::module::{Features, signature};
+use crate::threads::in_parallel;
 use crate::value::{Reference, Value};
 
 /// What a store holds for functions of a custom [`wasmtime::Linker`]. Opaque.
@@ -87,7 +88,7 @@ impl Code {
     ) -> Result<Code, Error> {
         // A compiler that gives up by a panic has not touched anything that is kept.
         let compile = |bytes: &Arc<Vec<u8>>| match catch_unwind(AssertUnwindSafe(|| {
-            wasmtime::Module::from_binary(&engine, bytes)
+            in_parallel(|| wasmtime::Module::from_binary(&engine, bytes))
         })) {
             Ok(Ok(compiled)) => Ok(compiled),
             Ok(Err(error)) => Err(text(&error)),
@@ -826,7 +827,8 @@ fn growing(
     desired: usize,
     maximum: Option<usize>,
 ) -> wasmtime::Result<bool> {
-    if maximum.is_some_and(|maximum| desired > maximum) {
+    // Nor beyond what there can be on any machine.
+    if maximum.is_some_and(|maximum| desired > maximum) || desired > isize::MAX as usize {
         return Ok(false);
     }
     limiter.grow(what, current as u64, desired as u64)?;

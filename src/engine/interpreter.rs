@@ -27,6 +27,10 @@ const SLICE: u64 = 1_000_000;
 const MAX_STACK: usize = 32 << 20;
 const MAX_DEPTH: usize = 100_000;
 
+/// How many calls from functions of the host may go on within each other. Each takes some of the
+/// thread's own stack, which wasmi does not count.
+const MAX_NESTED: usize = 200;
+
 /// The most memory of a run that may be thrown away, in bytes: wasmi writes every byte of a
 /// memory when it makes or grows one, where other engines only reserve room.
 const MAX_SPECULATIVE_MEMORY: u64 = 64 << 20;
@@ -43,6 +47,8 @@ struct Data {
     refused: Option<TrapReason>,
     /// `None`: the run goes to its end.
     pause: Option<Pause>,
+    /// How many calls from functions of the host are going on.
+    nested: usize,
 }
 
 /// A loaded module.
@@ -89,6 +95,7 @@ impl Interpreter {
             names: modules.first().map(|module| module.code.names.clone()),
             refused: None,
             pause,
+            nested: 0,
         };
         let mut store = Store::new(&engine, data);
         store.limiter(|data| data);
@@ -455,7 +462,13 @@ impl Guest for CallingGuest<'_, '_> {
                 format!("the module exports no function `{export}`").into(),
             ));
         };
-        call(&mut *self.caller, func, args).map_err(reason)
+        if self.caller.data().nested == MAX_NESTED {
+            return Err(TrapReason::Wasm("call stack exhausted".into()));
+        }
+        self.caller.data_mut().nested += 1;
+        let result = call(&mut *self.caller, func, args);
+        self.caller.data_mut().nested -= 1;
+        result.map_err(reason)
     }
 }
 

@@ -181,21 +181,31 @@ impl Tape {
     }
 
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(mut chunk) = lock(&self.0).replay.pop_front() {
-            let read = chunk.len().min(buffer.len());
-            buffer[..read].copy_from_slice(&chunk[..read]);
-            if read < chunk.len() {
-                lock(&self.0).replay.push_front(chunk.split_off(read));
-            }
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        if let Some(read) = self.read_again(buffer) {
             return Ok(read);
         }
         let read = read_stdin(buffer)?;
         let mut chunks = lock(&self.0);
-        if chunks.recording && !buffer.is_empty() {
+        if chunks.recording {
             chunks.recorded.push(buffer[..read].to_vec());
             chunks.len += read;
         }
         Ok(read)
+    }
+
+    /// Reads what was recorded, if there is more of it.
+    fn read_again(&self, buffer: &mut [u8]) -> Option<usize> {
+        let mut chunks = lock(&self.0);
+        let mut chunk = chunks.replay.pop_front()?;
+        let read = chunk.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&chunk[..read]);
+        if read < chunk.len() {
+            chunks.replay.push_front(chunk.split_off(read));
+        }
+        Some(read)
     }
 }
 
@@ -475,4 +485,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The run that follows may ask for less at once, or for more.
+    #[test]
+    fn pieces_are_read_again_by_any_buffer() {
+        for size in [1, 2, 3, 5, 100] {
+            let tape = Tape::default();
+            tape.record();
+            lock(&tape.0).recorded = vec![b"abc".to_vec(), Vec::new(), b"defgh".to_vec()];
+            tape.rewind();
+            let mut seen = Vec::new();
+            let mut buffer = vec![0; size];
+            while tape.has_more() {
+                let read = tape.read(&mut buffer).unwrap();
+                assert!(read <= size);
+                seen.extend_from_slice(&buffer[..read]);
+                assert_eq!(tape.read(&mut []).unwrap(), 0);
+            }
+            assert_eq!(seen, b"abcdefgh");
+        }
+    }
 }

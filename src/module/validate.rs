@@ -8,6 +8,7 @@ use wasmparser::{FuncToValidate, FuncValidatorAllocations, FunctionBody, Parser}
 use wasmparser::{ValidPayload, Validator, ValidatorResources, WasmFeatures};
 
 use crate::error::Error;
+use crate::threads::in_parallel;
 
 /// The validation of the modules of a run, on threads of its own.
 #[derive(Clone)]
@@ -103,11 +104,14 @@ pub fn validate(bytes: &[u8], features: &Features) -> Result<(), Error> {
         *allocations = validator.into_allocations();
         result.err()
     };
-    let errors = bodies
-        .into_par_iter()
-        .map_init(FuncValidatorAllocations::default, one)
-        .flatten();
-    match errors.min_by_key(|error| error.offset()) {
+    let first = in_parallel(|| {
+        let errors = bodies
+            .into_par_iter()
+            .map_init(FuncValidatorAllocations::default, one)
+            .flatten();
+        errors.min_by_key(|error| error.offset())
+    });
+    match first {
         Some(error) => Err(error.into()),
         None => Ok(()),
     }

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::{MemorySnapshot, pages};
 use crate::splice::leb_len;
+use crate::threads::in_parallel;
 
 /// The most data segments that engines accept in one module: 100,000 in V8
 /// (`kV8MaxWasmDataSegments`) and in wasmparser (`MAX_WASM_DATA_SEGMENTS`).
@@ -33,7 +34,7 @@ pub fn runs(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
     let find = |piece: &Range<usize>| runs_in(&bytes[piece.clone()]);
     let found: Vec<Vec<(u32, u32)>> = match pieces.len() {
         0..4 => pieces.iter().map(find).collect(),
-        _ => pieces.par_iter().map(find).collect(),
+        _ => in_parallel(|| pieces.par_iter().map(find).collect()),
     };
     let in_memory = pieces.into_iter().zip(found).flat_map(|(piece, runs)| {
         let place = move |at: u32| piece.start + at as usize;
