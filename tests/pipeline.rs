@@ -974,3 +974,20 @@ fn calls_within_calls_end_in_a_trap() {
         assert!(chain(&error).contains("call stack exhausted"), "{engine:?}");
     }
 }
+
+#[test]
+fn a_provided_function_returns_what_its_type_says() {
+    let wasm = wat(r#"(module
+        (import "host" "f" (func $f (result i32)))
+        (func (export "wizer.initialize") (drop (call $f))))"#);
+    for engine in [Engine::Interpreter, Engine::Baseline, Engine::Optimizing] {
+        for values in [vec![], vec![1.into(), 2.into()], vec![Value::I64(1)]] {
+            let mut wizer = Wizer::new();
+            wizer
+                .engine(engine)
+                .import("host", "f", move |_, _| Ok(values.clone()));
+            let error = wizer.run(&wasm).unwrap_err();
+            assert_eq!(error.code(), "ERR_WIZER_IMPORT_FAILED", "{engine:?}");
+        }
+    }
+}

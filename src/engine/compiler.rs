@@ -536,19 +536,6 @@ impl Host {
             .binding
             .call(&mut guest, &self.module, &self.name, &self.ty, &args)
             .map_err(wasmtime::Error::from)?;
-        if values.len() != results.len() {
-            return Err(TrapReason::Host(
-                format!(
-                    "`{}::{}` returned {} values instead of {}",
-                    self.module,
-                    self.name,
-                    values.len(),
-                    results.len()
-                )
-                .into(),
-            )
-            .into());
-        }
         for ((result, value), ty) in results.iter_mut().zip(values).zip(&self.results) {
             *result = to_val(&mut caller, value, ty).map_err(wasmtime::Error::from)?;
         }

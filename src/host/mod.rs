@@ -228,7 +228,7 @@ impl Binding {
         {
             return Err(speculation.leave(format!("the call of `{module}::{name}`")));
         }
-        match self {
+        let values = match self {
             Binding::Provided(function) => function.call(guest, ty, args),
             Binding::Wasi(function) => wasi::call(*function, name, guest, args),
             Binding::Missing { help } => Err(TrapReason::ImportMissing {
@@ -236,7 +236,13 @@ impl Binding {
                 name: name.into(),
                 help: help.clone(),
             }),
+        }?;
+        if values.len() != ty.results().len() {
+            let (given, wanted) = (values.len(), ty.results().len());
+            let message = format!("`{module}::{name}` returned {given} values instead of {wanted}");
+            return Err(TrapReason::Host(message.into()));
         }
+        Ok(values)
     }
 }
 

@@ -81,6 +81,7 @@ pub fn meet_host() {
         __wasilibc_reset_preopens()
     };
     #[cfg(target_os = "wasi")]
+    // SAFETY: as above.
     unsafe {
         __wasilibc_initialize_environ()
     };

@@ -1,13 +1,15 @@
 //! Tells browsers and devices by the regular expressions of the npm package `uap-core`, which are
 //! compiled when it is initialized.
 
+use std::sync::Mutex;
+
 use regex::Regex;
 use serde_yaml::Value;
 
 /// As many as the benchmark is about.
 const COUNT: usize = 600;
 
-static mut EXPRESSIONS: Vec<Regex> = Vec::new();
+static EXPRESSIONS: Mutex<Vec<Regex>> = Mutex::new(Vec::new());
 
 #[export_name = "wizer.initialize"]
 pub extern "C" fn initialize() {
@@ -17,13 +19,13 @@ pub extern "C" fn initialize() {
     // The syntax of `regex` wants no `\/` and the like to be escaped.
     let sources = all.map(|parser| parser["regex"].as_str().unwrap().replace("\\/", "/").replace("\\!", "!"));
     let expressions = sources.take(COUNT).map(|source| Regex::new(&source).unwrap());
-    unsafe { EXPRESSIONS = expressions.collect() }
+    *EXPRESSIONS.lock().unwrap() = expressions.collect();
 }
 
 /// How many of the expressions match a browser's name for itself.
 #[export_name = "matches"]
 pub extern "C" fn matches() -> u32 {
     const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
-    let expressions = unsafe { EXPRESSIONS.iter() };
-    expressions.filter(|expression| expression.is_match(AGENT)).count() as u32
+    let expressions = EXPRESSIONS.lock().unwrap();
+    expressions.iter().filter(|expression| expression.is_match(AGENT)).count() as u32
 }
