@@ -161,7 +161,7 @@ fn pipeline(
 
         clock.begin(Phase::Instrument);
         let names = Names::new(&inputs);
-        let modules: Vec<_> = inputs
+        let mut modules: Vec<_> = inputs
             .into_iter()
             .map(|module| Prepared::new(module, &names))
             .collect();
@@ -180,6 +180,7 @@ fn pipeline(
             // An engine may well refuse what is not valid.
             Err(error) => return Err(validation.wait().err().unwrap_or(error).into()),
         };
+        modules.iter_mut().for_each(Prepared::has_run);
         let engine = &mut *ran.engine;
         let written = ran.result.and_then(|run| {
             clock.begin(Phase::Snapshot);

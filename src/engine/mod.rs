@@ -34,6 +34,11 @@ impl<'a> Prepared<'a> {
         let code = instrument(&module, names);
         Prepared { module, code }
     }
+
+    /// Gives back the memory of what was needed to run it, and is not to read its state.
+    pub fn has_run(&mut self) {
+        self.code.bytes = Default::default();
+    }
 }
 
 /// An instance in an engine's store.
