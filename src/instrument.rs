@@ -5,6 +5,9 @@
 //! input with more exports and, per passive segment, one *probe* function; function bodies are
 //! not touched, and the output is made from the input, never from this.
 //!
+//! A reference is told apart from others by comparing it: a table that is added holds every
+//! function that a reference can be of.
+//!
 //! An exported function that is an import gets a *forwarder*, which calls it: called through
 //! that, a function of the host finds the instance that it works on, as it does where the
 //! module itself calls it.
@@ -42,9 +45,13 @@ use std::sync::Arc;
 
 use wasm_encoder::{Encode, ExportKind, Function, Instruction};
 
-use crate::module::{ExternKind, Module, SegmentMode, needs_collector, section};
+use crate::module::{ExternKind, Module, SegmentMode, Table, needs_collector, section};
 use crate::splice::Splice;
-use wasmparser::{RefType, ValType};
+use wasmparser::{RefType, TypeRef, ValType};
+
+/// The most tables that engines accept in one module (wasmparser's `MAX_WASM_TABLES`, and V8's
+/// limit): with as many of its own, references of a module cannot be told apart.
+pub const MAX_TABLES: u32 = 100;
 
 /// A module made ready to be run and read.
 pub struct Instrumented {
@@ -54,6 +61,9 @@ pub struct Instrumented {
     pub names: Names,
     /// Which globals can be read: the mutable ones, and immutable ones that may hold objects.
     pub globals: Vec<u32>,
+    /// What the added table holds: the functions that references can be of. Empty where the module
+    /// has no place for references.
+    pub functions: Vec<u32>,
     /// How far function bodies moved from their place in the input, in bytes.
     pub code_shift: i64,
 }
@@ -88,6 +98,11 @@ impl Names {
 
     pub fn table(&self, index: u32) -> String {
         format!("{}table{index}", self.prefix)
+    }
+
+    /// The table of the functions that references can be of.
+    pub fn functions(&self) -> String {
+        format!("{}functions", self.prefix)
     }
 
     pub fn global(&self, index: u32) -> String {
@@ -135,6 +150,14 @@ pub fn instrument(module: &Module<'_>, names: &Names) -> Instrumented {
             globals.push(index);
         }
     }
+    let mut tables = Tables::new(module);
+    let functions = match has_references(module) && module.tables.len() < MAX_TABLES {
+        true => module.referable_functions(),
+        false => Vec::new(),
+    };
+    if !functions.is_empty() {
+        add_functions(names, &functions, &mut tables, &mut splice, &mut exports);
+    }
     let mut added = Functions::new(module);
     if let Some(start) = module.start {
         if !add_forwarder(module, &names.start(), start, &mut added, &mut exports) {
@@ -143,7 +166,15 @@ pub fn instrument(module: &Module<'_>, names: &Names) -> Instrumented {
         splice.drop(section::START);
     }
     add_forwarders(module, names, &mut added, &mut exports);
-    add_probes(module, names, &mut added, &mut splice, &mut exports);
+    add_probes(
+        module,
+        names,
+        &mut added,
+        &mut tables,
+        &mut splice,
+        &mut exports,
+    );
+    splice.append(section::TABLE, tables.types.count, &tables.types.bytes);
     splice.append(section::FUNCTION, added.types.count, &added.types.bytes);
     splice.append(section::CODE, added.bodies.count, &added.bodies.bytes);
     splice.append(section::EXPORT, exports.count, &exports.bytes);
@@ -161,8 +192,34 @@ pub fn instrument(module: &Module<'_>, names: &Names) -> Instrumented {
         bytes: Arc::new(spliced.bytes),
         names: names.clone(),
         globals,
+        functions,
         code_shift,
     }
+}
+
+/// A module that imports what the module imports besides functions, under the same indices, and
+/// has nothing of its own: instantiated before the module, it shows what that will find. `None`
+/// where there is nothing of the kind whose contents matter.
+pub fn observer(module: &Module<'_>) -> Option<Vec<u8>> {
+    let is_shown = |ty: &TypeRef| matches!(ty, TypeRef::Memory(_) | TypeRef::Table(_));
+    let shown = module.imports.iter().filter(|import| is_shown(&import.ty));
+    let mut imports = wasm_encoder::ImportSection::new();
+    for import in shown {
+        let ty: wasm_encoder::EntityType = import.ty.try_into().ok()?;
+        imports.import(import.module, import.name, ty);
+    }
+    if imports.is_empty() {
+        return None;
+    }
+    let mut observer = wasm_encoder::Module::new();
+    if let Some(types) = module.section(section::TYPE) {
+        observer.section(&wasm_encoder::RawSection {
+            id: section::TYPE,
+            data: module.contents(types),
+        });
+    }
+    observer.section(&imports);
+    Some(observer.finish())
 }
 
 /// How many bytes the item count takes that a vector section begins with.
@@ -221,6 +278,63 @@ impl Functions {
     }
 }
 
+/// The tables that are added, behind those of the module.
+struct Tables {
+    next: u32,
+    types: Items,
+}
+
+impl Tables {
+    fn new(module: &Module<'_>) -> Tables {
+        Tables {
+            next: module.tables.len(),
+            types: Items::default(),
+        }
+    }
+
+    /// Adds a table of this type and size. Returns its index.
+    fn push(&mut self, element_type: RefType, size: u32) -> u32 {
+        self.types.push(&wasm_encoder::TableType {
+            element_type: element_type
+                .try_into()
+                .expect("an encodable reference type"),
+            table64: false,
+            minimum: size.into(),
+            maximum: Some(size.into()),
+            shared: false,
+        });
+        self.next += 1;
+        self.next - 1
+    }
+}
+
+/// Whether the module has a place where a reference can be.
+fn has_references(module: &Module<'_>) -> bool {
+    let is_place = |global: &crate::module::Global<'_>| {
+        global.ty.mutable && matches!(global.ty.content_type, ValType::Ref(_))
+    };
+    !module.tables.is_empty() || module.globals.all().any(|(_, global)| is_place(global))
+}
+
+/// Adds a table that holds these functions.
+fn add_functions(
+    names: &Names,
+    functions: &[u32],
+    tables: &mut Tables,
+    splice: &mut Splice<'_>,
+    exports: &mut Items,
+) {
+    let table = tables.push(RefType::FUNCREF, functions.len() as u32);
+    exports.export(&names.functions(), ExportKind::Table, table);
+    // Flag 2: active, by function index, with the table named; element kind 0: `funcref`.
+    let mut segment = vec![2];
+    table.encode(&mut segment);
+    wasm_encoder::ConstExpr::i32_const(0).encode(&mut segment);
+    segment.push(0);
+    functions.encode(&mut segment);
+    splice.append(section::ELEMENT, 1, &segment);
+}
+
 /// Adds a forwarder for each export that is an imported function.
 fn add_forwarders(module: &Module<'_>, names: &Names, added: &mut Functions, exports: &mut Items) {
     for export in &module.exports {
@@ -260,11 +374,11 @@ fn add_probes(
     module: &Module<'_>,
     names: &Names,
     added: &mut Functions,
+    tables: &mut Tables,
     splice: &mut Splice<'_>,
     exports: &mut Items,
 ) {
-    let mut tables = Items::default();
-    let mut table_types: Vec<RefType> = Vec::new();
+    let mut empty_tables: Vec<(RefType, u32)> = Vec::new();
     let mut needs_memory = false;
     let probe_type = module.type_count();
 
@@ -302,7 +416,7 @@ fn add_probes(
         // A table of the segment's own type, and one of the module's own where there is one.
         let ty = segment.ty.nullable();
         let fits =
-            |(_, table): &(u32, &wasmparser::TableType)| table.element_type == ty && !table.table64;
+            |(_, table): &(u32, &Table<'_>)| table.ty.element_type == ty && !table.ty.table64;
         if let Some((table, _)) = module.tables.all().find(fits) {
             let init = Instruction::TableInit {
                 elem_index: index,
@@ -314,23 +428,17 @@ fn add_probes(
             probe(names.element(index), &body, exports);
             continue;
         }
-        let position = match table_types.iter().position(|t| *t == ty) {
-            Some(position) => position,
+        let table = match empty_tables.iter().find(|(t, _)| *t == ty) {
+            Some((_, table)) => *table,
             None => {
-                table_types.push(ty);
-                tables.push(&wasm_encoder::TableType {
-                    element_type: ty.try_into().expect("an encodable reference type"),
-                    table64: false,
-                    minimum: 0,
-                    maximum: Some(0),
-                    shared: false,
-                });
-                table_types.len() - 1
+                let table = tables.push(ty, 0);
+                empty_tables.push((ty, table));
+                table
             }
         };
         let init = Instruction::TableInit {
             elem_index: index,
-            table: module.tables.len() + position as u32,
+            table,
         };
         let source = Instruction::I32Const(segment.len as i32);
         let zero = Instruction::I32Const(0);
@@ -343,7 +451,6 @@ fn add_probes(
 
     // `(func)` in the binary format: form 0x60, no parameters, no results.
     splice.append(section::TYPE, 1, &[0x60, 0, 0]);
-    splice.append(section::TABLE, tables.count, &tables.bytes);
     if needs_memory {
         let mut memory = Items::default();
         memory.push(&wasm_encoder::MemoryType {

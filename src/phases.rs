@@ -72,8 +72,6 @@ pub struct Planned<'s>(Snapshot<'s>);
 pub fn planned(memory: &[u8]) -> Planned<'_> {
     Planned(Snapshot {
         memories: vec![memory_snapshot(memory)],
-        globals: Default::default(),
-        dropped_data: Default::default(),
-        dropped_elements: Default::default(),
+        ..Default::default()
     })
 }

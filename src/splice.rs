@@ -55,7 +55,7 @@ impl<'a> Rope<'a> {
     }
 
     /// Appends a value in the encoding of the binary format.
-    pub fn encode(&mut self, value: &impl wasm_encoder::Encode) -> &mut Self {
+    pub fn encode(&mut self, value: &(impl wasm_encoder::Encode + ?Sized)) -> &mut Self {
         self.own(|own| value.encode(own))
     }
 

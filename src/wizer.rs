@@ -2,24 +2,25 @@
 
 mod builder;
 mod facts;
+mod modules;
 mod plan;
+mod steps;
 
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use wasmparser::TypeRef;
-
 use crate::engine::tier::Job;
-use crate::engine::{Engine, InstanceId, Live, Prepared, StoreData};
+use crate::engine::{Engine, Prepared, StoreData};
 use crate::error::Error;
-use crate::instrument::Names;
+use crate::instrument::{Names, observer};
 use crate::module::{Module, Validation};
 use crate::options::{Options, Phase, Preload, PreloadSource};
 use crate::report::{BakedReport, Clock, EngineReport, Report};
 use crate::rewrite::rewrite;
-use crate::snapshot::{Baseline, Snapshot};
 use facts::{assumed_globals, host_report, memory_report};
+use modules::Modules;
 use plan::Plan;
+use steps::Run;
 
 /// The export that WASI reactors are initialized by, before anything else.
 const REACTOR_INIT: &str = "_initialize";
@@ -147,54 +148,53 @@ fn pipeline(
     let module = Module::parse(&wasm)?;
     let plan = Plan::new(&module, options)?;
     let sources = read_preloads(&options.preloads)?;
-    let preload_names: Vec<&str> = options.preloads.iter().map(|p| p.name.as_str()).collect();
+    let preloads = || options.preloads.iter().map(|preload| preload.name.as_str());
+    let observer = observer(&module);
     let mut inputs = Vec::new();
-    for (bytes, name) in sources.iter().zip(&preload_names) {
+    for (bytes, name) in sources.iter().zip(preloads()) {
         inputs.push(Module::parse(bytes).map_err(|error| error.in_preload(name))?);
+    }
+    if let Some(observer) = &observer {
+        inputs.push(Module::parse(observer)?);
     }
     inputs.push(module);
 
     std::thread::scope(|scope| {
-        let labels = preload_names.iter().copied().map(Some).chain([None]);
-        let to_validate = inputs.iter().map(|m| m.bytes).zip(labels).collect();
+        let labelled = sources.iter().map(Vec::as_slice).zip(preloads().map(Some));
+        let to_validate = labelled.chain([(&*wasm, None)]).collect();
         let validation = Validation::begin(scope, to_validate, &options.features)?;
 
         clock.begin(Phase::Instrument);
         let names = Names::new(&inputs);
-        let mut modules: Vec<_> = inputs
-            .into_iter()
-            .map(|module| Prepared::new(module, &names))
-            .collect();
+        let prepared = inputs.into_iter().map(|m| Prepared::new(m, &names));
+        let mut modules = Modules::new(prepared.collect(), preloads().map(Into::into).collect());
 
         let job = Job {
-            modules: &modules,
+            modules: modules.all(),
             options,
             make_linker,
             validation: &validation,
         };
-        let ran = job.run(&mut clock, &|engine| {
-            initialize(engine, &plan, &modules, &preload_names)
-        });
+        let ran = job.run(&mut clock, &|engine| initialize(engine, &plan, &modules));
         let mut ran = match ran {
             Ok(ran) => ran,
             // An engine may well refuse what is not valid.
             Err(error) => return Err(validation.wait().err().unwrap_or(error).into()),
         };
-        modules.iter_mut().for_each(Prepared::has_run);
+        modules.have_run();
         let engine = &mut *ran.engine;
         let written = ran.result.and_then(|run| {
             clock.begin(Phase::Snapshot);
             if !options.allow_preload_changes {
-                check_preloads(engine, &run, &modules, &preload_names)?;
+                steps::check_preloads(engine, &run, &modules)?;
             }
-            let main = modules.last().expect("the module itself");
-            let mut live = live(engine, run.main.0, main);
-            let (baseline, limit) = (&run.main.1, plan.max_segments);
-            let snapshot = Snapshot::capture(&mut live, &main.module, &main.code, baseline, limit)?;
+            let mut live = steps::live_main(engine, &run, &modules);
+            let snapshot = steps::capture(&mut live, &run, &modules, plan.max_segments)?;
 
             clock.begin(Phase::Rewrite);
-            let rewritten = rewrite(&main.module, &snapshot, &plan.exports)?;
-            Ok((rewritten, memory_report(&main.module, &snapshot)))
+            let module = &modules.main().module;
+            let rewritten = rewrite(module, &snapshot, &plan.exports)?;
+            Ok((rewritten, memory_report(module, &snapshot)))
         });
 
         clock.begin(Phase::Validate);
@@ -213,7 +213,6 @@ fn pipeline(
 
         let (host_calls, mut warnings) = host_report(engine.host());
         warnings.splice(0..0, plan.warnings.iter().cloned());
-        let main = modules.last().expect("the module itself");
         let report = Report {
             engine: EngineReport {
                 name: engine.name().into(),
@@ -226,7 +225,7 @@ fn pipeline(
             memories,
             baked: BakedReport::count(&host_calls),
             host_calls,
-            assumed_globals: assumed_globals(&main.module),
+            assumed_globals: assumed_globals(&modules.main().module),
             dropped_sections: rewritten.dropped_sections,
             warnings,
         };
@@ -267,119 +266,13 @@ fn read_preloads(preloads: &[Preload]) -> Result<Vec<Vec<u8>>, Error> {
     preloads.iter().map(read).collect()
 }
 
-/// The instances of a run, each with its state before any of its code ran.
-struct Run {
-    main: (InstanceId, Baseline),
-    preloads: Vec<(InstanceId, Baseline)>,
-}
-
 /// Instantiates everything and runs what is to be run, each function once: the start function,
 /// the reactor's `_initialize`, the initialization function.
-fn initialize(
-    engine: &mut dyn Engine,
-    plan: &Plan,
-    modules: &[Prepared<'_>],
-    preload_names: &[&str],
-) -> Result<Run, Error> {
-    let (main, preloads) = modules.split_last().expect("the module itself");
-    let mut preloaded = Vec::new();
-    for (index, (prepared, name)) in preloads.iter().zip(preload_names).enumerate() {
-        let instance = preload(engine, index, prepared, name).map_err(|e| e.in_preload(name))?;
-        preloaded.push(instance);
-    }
-    let instance = engine.instantiate(preloads.len(), None)?;
-
-    // After instantiation, as the output's instantiation repeats what it does to imports.
-    let mut baselines = Vec::new();
-    for (instance, prepared) in preloaded.into_iter().zip(preloads) {
-        let mut live = live(engine, instance, prepared);
-        let baseline = Baseline::capture_all(&mut live, &prepared.module, &prepared.code)?;
-        baselines.push((instance, baseline));
-    }
-    let baseline = Baseline::capture(&mut live(engine, instance, main), &main.module, &main.code)?;
-
-    start(engine, instance, main)?;
+fn initialize(engine: &mut dyn Engine, plan: &Plan, modules: &Modules<'_>) -> Result<Run, Error> {
+    let run = steps::instantiate(engine, modules)?;
     if plan.reactor {
-        engine.call(instance, REACTOR_INIT, REACTOR_INIT, &[])?;
+        engine.call(run.main, REACTOR_INIT, REACTOR_INIT, &[])?;
     }
-    engine.call(instance, &plan.init_func, &plan.init_func, &[])?;
-    Ok(Run {
-        main: (instance, baseline),
-        preloads: baselines,
-    })
-}
-
-/// Instantiates a module to import from, and runs its own initialization.
-fn preload(
-    engine: &mut dyn Engine,
-    index: usize,
-    prepared: &Prepared<'_>,
-    name: &str,
-) -> Result<InstanceId, Error> {
-    let instance = engine.instantiate(index, Some(name))?;
-    start(engine, instance, prepared)?;
-    if let Some(export) = prepared.module.export(REACTOR_INIT)
-        && prepared.module.is_initializer(export)
-    {
-        engine.call(instance, REACTOR_INIT, REACTOR_INIT, &[])?;
-    }
-    Ok(instance)
-}
-
-/// Runs the start function that instrumentation took out.
-fn start(
-    engine: &mut dyn Engine,
-    instance: InstanceId,
-    prepared: &Prepared<'_>,
-) -> Result<(), Error> {
-    if prepared.module.start.is_some() {
-        engine.call(instance, &prepared.code.names.start(), "start", &[])?;
-    }
-    Ok(())
-}
-
-fn live<'e>(
-    engine: &'e mut dyn Engine,
-    instance: InstanceId,
-    prepared: &'e Prepared<'_>,
-) -> Live<'e> {
-    Live {
-        engine,
-        instance,
-        names: &prepared.code.names,
-    }
-}
-
-/// The output does not carry preloaded modules, so their state must be what it was.
-fn check_preloads(
-    engine: &mut dyn Engine,
-    run: &Run,
-    modules: &[Prepared<'_>],
-    names: &[&str],
-) -> Result<(), Error> {
-    let main = modules.last().expect("the module itself");
-    for (((instance, baseline), prepared), name) in run.preloads.iter().zip(modules).zip(names) {
-        // What it imports besides functions is state of its own as well, and is compared again.
-        let shares = main.module.imports.iter().any(|import| {
-            import.module == *name && !matches!(import.ty, TypeRef::Func(_) | TypeRef::FuncExact(_))
-        });
-        let mut live = live(engine, *instance, prepared);
-        baseline
-            .check(&mut live, &prepared.module, &prepared.code)
-            .map_err(|error| match error {
-                Error::Unrepresentable { item, change, .. } => Error::Unrepresentable {
-                    item: format!("{item} of the preloaded module `{name}`"),
-                    change,
-                    help: Some(match shares {
-                        true => "the output does not carry preloaded modules".into(),
-                        false => "the output does not carry preloaded modules; allow it with \
-                                  --allow-preload-changes (allowPreloadChanges in JavaScript) if \
-                                  the output will find that state in place"
-                            .into(),
-                    }),
-                },
-                other => other,
-            })?;
-    }
-    Ok(())
+    engine.call(run.main, &plan.init_func, &plan.init_func, &[])?;
+    Ok(run)
 }

@@ -378,7 +378,6 @@ fn every_configuration_has_an_entry_of_its_own() {
         &["--engine=optimizing", "--wasm-multi-value=false"],
         &["--engine=optimizing", "--wasm-multi-memory=false"],
         &["--engine=optimizing", "--wasm-bulk-memory=false"],
-        &["--engine=optimizing", "--wasm-reference-types=false"],
         &["--engine=baseline", "--preload", &preload],
     ];
     let mut outputs = BTreeSet::new();

@@ -325,7 +325,8 @@ fn config(strategy: Strategy, settings: Settings) -> Config {
         bulk_memory,
         multi_memory,
         multi_value,
-        reference_types,
+        // The validation refuses what may not be there; what instrumentation adds needs it.
+        reference_types: _,
         simd,
         relaxed_simd,
         relaxed_simd_deterministic,
@@ -369,13 +370,6 @@ fn config(strategy: Strategy, settings: Settings) -> Config {
     }
     if !relaxed_simd || !simd {
         config.wasm_relaxed_simd(false);
-    }
-    if !reference_types {
-        config
-            .wasm_gc(false)
-            .wasm_function_references(false)
-            .wasm_exceptions(false)
-            .wasm_reference_types(false);
     }
     config
 }

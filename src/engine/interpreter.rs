@@ -253,9 +253,6 @@ fn config(features: &Features, metered: bool) -> Config {
         .wasm_simd(features.simd)
         // What these give is up to the machine, and must not be up to the tier.
         .wasm_relaxed_simd(false);
-    if !features.reference_types {
-        config.wasm_reference_types(false);
-    }
     config
 }
 

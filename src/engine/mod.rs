@@ -98,6 +98,10 @@ impl State for Live<'_> {
         self.engine.table(self.instance, &self.names.table(index))
     }
 
+    fn functions(&mut self) -> Result<Vec<Reference>, Error> {
+        self.engine.table(self.instance, &self.names.functions())
+    }
+
     fn traps(&mut self, probe: &str) -> Result<bool, Error> {
         match self.engine.call(self.instance, probe, probe, &[]) {
             Ok(_) => Ok(false),

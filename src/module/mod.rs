@@ -169,7 +169,15 @@ impl ExternKind {
     }
 }
 
-/// One global that the module defines.
+/// One table.
+#[derive(Clone, Debug)]
+pub struct Table<'a> {
+    pub ty: TableType,
+    /// What its slots hold at first, where that is not null.
+    pub init: Option<ConstExpr<'a>>,
+}
+
+/// One global.
 #[derive(Clone, Debug)]
 pub struct Global<'a> {
     pub ty: GlobalType,
@@ -224,7 +232,7 @@ pub struct Module<'a> {
     pub imports: Vec<Import<'a>>,
     /// The type index of each function.
     pub functions: IndexSpace<u32>,
-    pub tables: IndexSpace<TableType>,
+    pub tables: IndexSpace<Table<'a>>,
     pub memories: IndexSpace<MemoryType>,
     pub globals: IndexSpace<Global<'a>>,
     pub tags: IndexSpace<()>,
@@ -292,8 +300,15 @@ impl<'a> Module<'a> {
                 .is_some_and(|ty| ty.params().is_empty() && ty.results().is_empty())
     }
 
-    /// Whether a function stays declared for `ref.func` when its exports go away.
-    pub fn is_declared(&self, function: u32) -> bool {
-        self.declared.contains(&function)
+    /// The functions that a reference can be of, in order: those that something declares or
+    /// exports, and imported ones, which others may have handed out.
+    pub fn referable_functions(&self) -> Vec<u32> {
+        let exported = self.exports.iter().filter(|e| e.kind == ExternKind::Func);
+        let mut functions: Vec<u32> = self.declared.iter().copied().collect();
+        functions.extend(exported.map(|e| e.index));
+        functions.extend(0..self.functions.imported());
+        functions.sort_unstable();
+        functions.dedup();
+        functions
     }
 }

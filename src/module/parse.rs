@@ -7,6 +7,7 @@ use wasmparser::{
 
 use super::{
     DataSegment, ElementSegment, Export, ExternKind, Global, Import, Module, Section, SegmentMode,
+    Table,
 };
 use crate::error::Error;
 
@@ -93,7 +94,7 @@ impl<'a> Module<'a> {
                     let import = import?;
                     match import.ty {
                         TypeRef::Func(ty) | TypeRef::FuncExact(ty) => self.functions.import(ty),
-                        TypeRef::Table(ty) => self.tables.import(ty),
+                        TypeRef::Table(ty) => self.tables.import(Table { ty, init: None }),
                         TypeRef::Memory(ty) => self.memories.import(ty),
                         TypeRef::Global(ty) => self.globals.import(Global {
                             ty,
@@ -117,10 +118,14 @@ impl<'a> Module<'a> {
             Payload::TableSection(tables) => {
                 for table in tables {
                     let table = table?;
-                    if let TableInit::Expr(expr) = &table.init {
+                    let init = match table.init {
+                        TableInit::Expr(expr) => Some(expr),
+                        TableInit::RefNull => None,
+                    };
+                    if let Some(expr) = &init {
                         self.declare(expr)?;
                     }
-                    self.tables.define(table.ty);
+                    self.tables.define(Table { ty: table.ty, init });
                 }
             }
             Payload::MemorySection(memories) => {

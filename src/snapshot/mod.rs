@@ -6,6 +6,7 @@
 
 mod pages;
 pub mod plan;
+pub mod references;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -14,9 +15,10 @@ use wasmparser::ValType;
 
 use crate::error::Error;
 use crate::instrument::Instrumented;
-use crate::module::{DataSegment, ExternKind, Module, SegmentMode, val_type_name};
+use crate::module::{DataSegment, ElementSegment, ExternKind, Module, SegmentMode, val_type_name};
 use crate::value::{Reference, Value};
 use plan::Contents;
+use references::{Functions, Item, TableSnapshot};
 
 /// A live instance of an instrumented module, whoever runs it.
 pub trait State {
@@ -26,12 +28,36 @@ pub trait State {
     fn global(&mut self, index: u32) -> Result<Value, Error>;
     /// A table's slots.
     fn table(&mut self, index: u32) -> Result<Vec<Reference>, Error>;
+    /// The functions that references can be of, as in [`Instrumented::functions`].
+    fn functions(&mut self) -> Result<Vec<Reference>, Error>;
     /// Whether the probe of this name traps.
     fn traps(&mut self, probe: &str) -> Result<bool, Error>;
 }
 
-/// State that will not be written, as it was before any code of the instance ran: the output's
-/// own instantiation brings it about again, so it must not have changed.
+/// What a module imports, as it was before the module was instantiated: the output finds it like
+/// this again.
+#[derive(Default)]
+pub struct Found {
+    memories: Vec<Contents>,
+    tables: Vec<Vec<Reference>>,
+}
+
+impl Found {
+    /// Reads it through an instance of the module's observer, which imports the same.
+    pub fn capture(state: &mut dyn State, observer: &Module<'_>) -> Result<Found, Error> {
+        let mut found = Found::default();
+        for (index, _) in observer.memories.all() {
+            found.memories.push(Contents::of(state.memory(index)?.1));
+        }
+        for (index, _) in observer.tables.all() {
+            found.tables.push(state.table(index)?);
+        }
+        Ok(found)
+    }
+}
+
+/// State as it was before any code of the instance ran: what is still like this, the output's own
+/// instantiation brings about again.
 pub struct Baseline {
     tables: Vec<Vec<Reference>>,
     globals: BTreeMap<u32, Value>,
@@ -99,7 +125,8 @@ impl Baseline {
         })
     }
 
-    /// Compares the state with what it was.
+    /// Compares the state of an instance that will not be written with what it was. What is
+    /// `shared` with the module that will be is written there.
     ///
     /// # Errors
     ///
@@ -108,21 +135,21 @@ impl Baseline {
         &self,
         state: &mut dyn State,
         module: &Module<'_>,
-        _: &Instrumented,
+        shared: &dyn Fn(ExternKind, u32) -> bool,
     ) -> Result<(), Error> {
-        const CHANGED: &str = "was changed by the initialization";
-        const OBJECT: &str = "holds an object of the garbage-collected heap";
         for (&index, &before) in &self.globals {
             let after = state.global(index)?;
-            let global = || describe_global(module, index);
             if after == Value::Ref(Reference::Object) {
-                return Err(unrepresentable(global(), OBJECT));
+                return Err(unrepresentable(describe_global(module, index), OBJECT));
             }
             if after != before {
-                return Err(unrepresentable(global(), CHANGED));
+                return Err(unrepresentable(describe_global(module, index), CHANGED));
             }
         }
         for ((index, _), before) in module.tables.all().zip(&self.tables) {
+            if shared(ExternKind::Table, index) {
+                continue;
+            }
             let after = state.table(index)?;
             let table = || describe(module, ExternKind::Table, index);
             if after.len() != before.len() {
@@ -141,6 +168,9 @@ impl Baseline {
             }
         }
         for (&index, before) in &self.memories {
+            if shared(ExternKind::Memory, index) {
+                continue;
+            }
             if Contents::of(state.memory(index)?.1) != *before {
                 let memory = describe(module, ExternKind::Memory, index);
                 return Err(unrepresentable(memory, CHANGED));
@@ -154,6 +184,9 @@ impl Baseline {
         Ok(())
     }
 }
+
+const CHANGED: &str = "was changed by the initialization";
+const OBJECT: &str = "holds an object of the garbage-collected heap";
 
 /// The passive data segments that can be dropped, and whose drop can be noticed.
 fn passive_data(module: &Module<'_>) -> impl Iterator<Item = u32> {
@@ -172,15 +205,27 @@ fn passive_elements(module: &Module<'_>) -> impl Iterator<Item = u32> {
 }
 
 /// What the output must hold that the input does not.
+#[derive(Default)]
 pub struct Snapshot<'s> {
-    /// The memories that the module defines.
+    /// The memories that the module defines, and imported ones that changed.
     pub memories: Vec<MemorySnapshot<'s>>,
-    /// The values of the mutable numeric globals that the module defines.
-    pub globals: BTreeMap<u32, Value>,
+    /// The tables that changed.
+    pub tables: Vec<TableSnapshot>,
+    /// The values of the mutable globals that the module defines; of those that hold references,
+    /// the ones that changed.
+    pub globals: BTreeMap<u32, Constant>,
     /// The passive data segments that were dropped.
     pub dropped_data: BTreeSet<u32>,
     /// The passive element segments that were dropped.
     pub dropped_elements: BTreeSet<u32>,
+}
+
+/// A value that a constant expression can make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Constant {
+    /// A number or vector.
+    Number(Value),
+    Reference(Item),
 }
 
 /// One memory.
@@ -189,13 +234,19 @@ pub struct MemorySnapshot<'s> {
     /// Its size, in pages.
     pub pages: u64,
     pub bytes: &'s [u8],
-    /// What to write as data segments; everything else is zero.
+    /// What to write as data segments; everything else is there without.
     pub segments: Vec<Range<usize>>,
+}
+
+/// What a module was before it ran.
+pub struct Origin {
+    pub found: Found,
+    pub baseline: Baseline,
 }
 
 impl<'s> Snapshot<'s> {
     /// Reads the state of an instance after its initialization, for an output of at most
-    /// `max_segments` data segments.
+    /// `max_segments` data segments. `identify` tells which references are of which functions.
     ///
     /// # Errors
     ///
@@ -205,80 +256,168 @@ impl<'s> Snapshot<'s> {
         state: &'s mut S,
         module: &Module<'_>,
         code: &Instrumented,
-        baseline: &Baseline,
+        origin: &Origin,
         max_segments: usize,
+        identify: impl FnOnce(&mut S) -> Result<Functions, Error>,
     ) -> Result<Snapshot<'s>, Error> {
-        baseline.check(state, module, code)?;
-        let mut globals = BTreeMap::new();
+        let mut snapshot = Snapshot::default();
+        snapshot.read_references(state, module, origin, identify)?;
         for (index, global) in module.globals.defined() {
-            if global.ty.mutable && is_written(module, index) {
-                globals.insert(index, state.global(index)?);
+            if global.ty.mutable && is_number(global.ty.content_type) {
+                let value = Constant::Number(state.global(index)?);
+                snapshot.globals.insert(index, value);
             }
         }
-        let mut dropped_data = BTreeSet::new();
         for index in passive_data(module) {
             if state.traps(&code.names.data(index))? {
-                dropped_data.insert(index);
+                snapshot.dropped_data.insert(index);
             }
         }
-        let mut dropped_elements = BTreeSet::new();
         for index in passive_elements(module) {
             if state.traps(&code.names.element(index))? {
-                dropped_elements.insert(index);
+                snapshot.dropped_elements.insert(index);
             } else if module.elements[index as usize].makes_objects {
+                let segment = format!("element segment {index}");
                 return Err(unrepresentable(
-                    format!("element segment {index}"),
+                    segment,
                     "holds objects of the garbage-collected heap",
                 ));
             }
         }
+        snapshot.read_memories(state, module, origin, max_segments)?;
+        Ok(snapshot)
+    }
 
-        let state: &'s S = state;
-        let mut memories = Vec::new();
-        for (index, ty) in module.memories.defined() {
+    /// Reads tables and globals of reference types.
+    fn read_references<S: State>(
+        &mut self,
+        state: &mut S,
+        module: &Module<'_>,
+        origin: &Origin,
+        identify: impl FnOnce(&mut S) -> Result<Functions, Error>,
+    ) -> Result<(), Error> {
+        let mut globals = Vec::new();
+        for (&index, before) in &origin.baseline.globals {
+            let after = state.global(index)?;
+            if after == Value::Ref(Reference::Object) {
+                return Err(unrepresentable(describe_global(module, index), OBJECT));
+            }
+            if after == *before {
+                continue;
+            }
+            match after {
+                Value::Ref(after) if index >= module.globals.imported() => {
+                    globals.push((index, after));
+                }
+                _ => return Err(unrepresentable(describe_global(module, index), CHANGED)),
+            }
+        }
+        let mut tables = Vec::new();
+        for ((index, _), before) in module.tables.all().zip(&origin.baseline.tables) {
+            let after = state.table(index)?;
+            if let Some(slot) = after.iter().position(|slot| *slot == Reference::Object) {
+                let table = describe(module, ExternKind::Table, index);
+                return Err(unrepresentable(format!("slot {slot} of {table}"), OBJECT));
+            }
+            if after != *before {
+                tables.push((index, after));
+            }
+        }
+        if globals.is_empty() && tables.is_empty() {
+            return Ok(());
+        }
+        let functions = identify(state)?;
+        for (index, value) in globals {
+            let item = functions.of_global(module, index, value)?;
+            self.globals.insert(index, Constant::Reference(item));
+        }
+        for (index, slots) in tables {
+            let found = origin.found.tables.get(index as usize);
+            let found = found.map(Vec::as_slice);
+            let table = TableSnapshot::plan(module, index, &slots, found, &functions)?;
+            self.tables.push(table);
+        }
+        Ok(())
+    }
+
+    /// Reads memories, which stay where they are.
+    fn read_memories<S: State>(
+        &mut self,
+        state: &'s S,
+        module: &Module<'_>,
+        origin: &Origin,
+        max_segments: usize,
+    ) -> Result<(), Error> {
+        for (index, ty) in module.memories.all() {
             let (pages, bytes) = state.memory(index)?;
-            memories.push(MemorySnapshot {
+            let segments = match origin.baseline.memories.get(&index) {
+                Some(before) if *before == Contents::of(bytes) => continue,
+                Some(_) => {
+                    let found = &origin.found.memories[index as usize];
+                    plan::differences(found, bytes, index, ty.memory64)
+                }
+                None => plan::segments(bytes, index, ty.memory64),
+            };
+            self.memories.push(MemorySnapshot {
                 index,
                 pages,
                 bytes,
-                segments: plan::segments(bytes, index, ty.memory64),
+                segments,
             });
         }
-        let others = module
-            .data
-            .iter()
-            .filter(|s| !is_rewritten(module, s))
-            .count();
+        let kept = module.data.iter().filter(|s| !self.replaces_data(s));
+        let others = kept.count();
         let room = max_segments.saturating_sub(others);
-        let needed = memories.iter().filter(|m| !m.segments.is_empty()).count();
+        let needed = self.memories.iter().filter(|m| !m.segments.is_empty());
+        let needed = needed.count();
         if needed > room {
             return Err(Error::TooManySegments {
                 needed: needed + others,
                 limit: max_segments,
             });
         }
-        plan::limit(&mut memories, room);
-        Ok(Snapshot {
-            memories,
-            globals,
-            dropped_data,
-            dropped_elements,
-        })
+        plan::limit(&mut self.memories, room);
+        Ok(())
+    }
+
+    /// Whether the output has new segments in the place of this one.
+    pub fn replaces_data(&self, segment: &DataSegment<'_>) -> bool {
+        match segment.mode {
+            SegmentMode::Active(memory) => self.memories.iter().any(|m| m.index == memory),
+            _ => false,
+        }
+    }
+
+    /// Whether the output has new segments in the place of this one.
+    pub fn replaces_elements(&self, segment: &ElementSegment) -> bool {
+        match segment.mode {
+            SegmentMode::Active(table) => self.tables.iter().any(|t| t.index == table),
+            _ => false,
+        }
+    }
+
+    /// The memory of this index, if it is written.
+    pub fn memory(&self, index: u32) -> Option<&MemorySnapshot<'s>> {
+        self.memories.iter().find(|memory| memory.index == index)
+    }
+
+    /// The table of this index, if it is written.
+    pub fn table(&self, index: u32) -> Option<&TableSnapshot> {
+        self.tables.iter().find(|table| table.index == index)
     }
 }
 
-/// Whether the output has new segments in the place of this one.
-pub fn is_rewritten(module: &Module<'_>, segment: &DataSegment<'_>) -> bool {
-    matches!(segment.mode, SegmentMode::Active(memory) if memory >= module.memories.imported())
-}
-
-/// Whether the snapshot holds a global's value, so that it may change.
+/// Whether the snapshot always holds a global's value, so that it may change.
 fn is_written(module: &Module<'_>, index: u32) -> bool {
     index >= module.globals.imported()
         && module
             .globals
             .get(index)
-            .is_some_and(|g| !matches!(g.ty.content_type, ValType::Ref(_)))
+            .is_some_and(|g| is_number(g.ty.content_type))
+}
+
+fn is_number(ty: ValType) -> bool {
+    !matches!(ty, ValType::Ref(_))
 }
 
 fn unrepresentable(item: String, change: &str) -> Error {

@@ -54,8 +54,42 @@ pub fn runs(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
 
 /// The runs of a zero-filled memory's bytes that are worth a segment each.
 pub fn segments(bytes: &[u8], memory: u32, memory64: bool) -> Vec<Range<usize>> {
+    join(runs(bytes), memory, memory64)
+}
+
+/// The runs of bytes, worth a segment each, that are not what they were; a memory that grew was
+/// zero there.
+pub fn differences(
+    before: &Contents,
+    bytes: &[u8],
+    memory: u32,
+    memory64: bool,
+) -> Vec<Range<usize>> {
+    let mut changed: Vec<Range<usize>> = Vec::new();
+    let mut note = |run: Range<usize>| match changed.last_mut() {
+        Some(last) if run.start - last.end < MIN_GAP => last.end = run.end,
+        _ => changed.push(run),
+    };
+    for piece in before.or(bytes) {
+        let old = before.bytes(piece.clone());
+        let new = &bytes[piece.clone()];
+        for (at, (old, new)) in (piece.start..).zip(old.iter().zip(new)) {
+            if old != new {
+                note(at..at + 1);
+            }
+        }
+    }
+    join(changed.into_iter(), memory, memory64)
+}
+
+/// Joins neighbouring runs where that makes the file smaller.
+fn join(
+    runs: impl Iterator<Item = Range<usize>>,
+    memory: u32,
+    memory64: bool,
+) -> Vec<Range<usize>> {
     let mut out: Vec<Range<usize>> = Vec::new();
-    for run in runs(bytes) {
+    for run in runs {
         if let Some(last) = out.last_mut() {
             let apart = size(last, memory, memory64) + size(&run, memory, memory64);
             let joined = last.start..run.end;
@@ -83,6 +117,47 @@ impl Contents {
             len: bytes.len(),
             runs: runs(bytes).map(copy).collect(),
         }
+    }
+
+    /// The parts of a memory where either these contents or `bytes` are not zero, in order, apart,
+    /// and no longer than [`PIECE`].
+    fn or(&self, bytes: &[u8]) -> Vec<Range<usize>> {
+        let own = self
+            .runs
+            .iter()
+            .map(|(start, run)| *start..start + run.len());
+        let mut parts: Vec<Range<usize>> = own.chain(runs(bytes)).collect();
+        parts.sort_unstable_by_key(|part| part.start);
+        let mut apart: Vec<Range<usize>> = Vec::new();
+        for part in parts {
+            match apart.last_mut() {
+                Some(last) if part.start <= last.end => last.end = last.end.max(part.end),
+                _ => apart.push(part),
+            }
+        }
+        let pieces = apart.into_iter().flat_map(|part| {
+            let starts = part.clone().step_by(PIECE);
+            starts.map(move |start| start..(start + PIECE).min(part.end))
+        });
+        pieces.collect()
+    }
+
+    /// A part of the contents, zeros included.
+    fn bytes(&self, part: Range<usize>) -> Vec<u8> {
+        let mut bytes = vec![0; part.len()];
+        let first = self
+            .runs
+            .partition_point(|(start, run)| start + run.len() <= part.start);
+        for (start, run) in &self.runs[first..] {
+            let from = (*start).max(part.start);
+            let to = (start + run.len()).min(part.end);
+            if from >= to {
+                break;
+            }
+            bytes[from - part.start..to - part.start]
+                .copy_from_slice(&run[from - start..to - start]);
+        }
+        bytes
     }
 }
 
@@ -394,6 +469,38 @@ mod tests {
             other[at] ^= 1;
             assert!(Contents::of(&bytes) != Contents::of(&other), "{at}");
         }
+    }
+
+    #[test]
+    fn differences_are_all_that_is_needed() {
+        let before = random(3 * PIECE);
+        let mut after = before.clone();
+        after.resize(4 * PIECE, 0);
+        for at in [
+            0,
+            5,
+            7,
+            1000,
+            PIECE - 1,
+            PIECE,
+            2 * PIECE + 3,
+            3 * PIECE,
+            4 * PIECE - 1,
+        ] {
+            after[at] ^= 0x55;
+        }
+        after[5000..9000].fill(0);
+        let found = Contents::of(&before);
+        assert!(differences(&found, &before, 0, false).is_empty());
+        let segments = differences(&found, &after, 0, false);
+        let mut again = before;
+        again.resize(after.len(), 0);
+        for segment in segments {
+            assert_ne!(again[segment.start], after[segment.start]);
+            assert_ne!(again[segment.end - 1], after[segment.end - 1]);
+            again[segment.clone()].copy_from_slice(&after[segment]);
+        }
+        assert!(again == after);
     }
 
     #[test]

@@ -54,6 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "dir" => drop(wizer.map_dir("/", value)),
             "timeout" => drop(wizer.timeout(Duration::from_millis(value.parse()?))),
             "max-memory" => drop(wizer.max_memory(value.parse()?)),
+            "max-segments" => drop(wizer.max_segments(value.parse()?)),
             "capture" => drop(wizer.capture_output()),
             // Whether what the guest left unread on standard input is among the results.
             "rest" => keeps_rest = true,

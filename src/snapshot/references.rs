@@ -1,0 +1,153 @@
+//! References as the binary format can write them, and the tables that hold them.
+
+use std::collections::HashMap;
+
+use wasmparser::{ConstExpr, Operator};
+
+use super::{describe_global, unrepresentable};
+use crate::error::Error;
+use crate::module::{ExternKind, Module};
+use crate::value::Reference;
+
+/// A reference that a constant expression can make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item {
+    Null,
+    /// A function of the module, by its index.
+    Func(u32),
+    /// An unboxed integer.
+    I31(u32),
+}
+
+/// The index of each function that a reference can be of, by the number that its references have
+/// in this run.
+#[derive(Default)]
+pub struct Functions(HashMap<u64, u32>);
+
+impl Functions {
+    /// Takes note of a function. Of several names for one, the first counts.
+    pub fn add(&mut self, reference: Reference, index: u32) {
+        if let Reference::Func(number) = reference {
+            self.0.entry(number).or_insert(index);
+        }
+    }
+
+    /// What can be written for a reference.
+    ///
+    /// # Errors
+    ///
+    /// What it is instead, for people.
+    pub fn item(&self, reference: Reference) -> Result<Item, &'static str> {
+        match reference {
+            Reference::Null => Ok(Item::Null),
+            Reference::I31(value) => Ok(Item::I31(value)),
+            Reference::Func(number) => match self.0.get(&number) {
+                Some(index) => Ok(Item::Func(*index)),
+                None if self.0.is_empty() => {
+                    Err("holds a function, which cannot be told apart in a module of 100 tables")
+                }
+                None => Err("holds a function that the module neither defines nor imports"),
+            },
+            Reference::Extern(_) => Err("holds a reference of the host"),
+            Reference::Object => Err("holds an object of the garbage-collected heap"),
+        }
+    }
+
+    /// What can be written for a global's value.
+    pub fn of_global(
+        &self,
+        module: &Module<'_>,
+        index: u32,
+        value: Reference,
+    ) -> Result<Item, Error> {
+        self.item(value)
+            .map_err(|what| unrepresentable(describe_global(module, index), what))
+    }
+}
+
+/// A table whose contents the output's own instantiation would not bring about.
+#[derive(Debug)]
+pub struct TableSnapshot {
+    pub index: u32,
+    /// Its size, in slots.
+    pub size: u64,
+    /// What to write as element segments.
+    pub runs: Vec<Run>,
+}
+
+/// Slots one behind the other.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Run {
+    pub start: u64,
+    pub items: Vec<Item>,
+}
+
+impl TableSnapshot {
+    /// Plans what is to be written of a table.
+    ///
+    /// `before` is what an imported one held before the module was instantiated, and `None` for a
+    /// table of the module's own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unrepresentable`] with the first slot that cannot be written.
+    pub fn plan(
+        module: &Module<'_>,
+        index: u32,
+        slots: &[Reference],
+        before: Option<&[Reference]>,
+        functions: &Functions,
+    ) -> Result<TableSnapshot, Error> {
+        let table = module.tables.get(index).expect("a table of the module");
+        let initial = match &table.init {
+            None => Some(Item::Null),
+            Some(init) => constant(init),
+        };
+        let mut runs: Vec<Run> = Vec::new();
+        for (slot, reference) in (0..).zip(slots) {
+            // What nobody wrote to may hold what only the host knows.
+            let is_as_before = |before: &[Reference]| match before.get(slot as usize) {
+                Some(before) => before == reference,
+                None => *reference == Reference::Null,
+            };
+            if before.is_some_and(is_as_before) {
+                continue;
+            }
+            let item = functions.item(*reference).map_err(|what| {
+                let table = super::describe(module, ExternKind::Table, index);
+                unrepresentable(format!("slot {slot} of {table}"), what)
+            })?;
+            if before.is_none() && Some(item) == initial {
+                continue;
+            }
+            match runs.last_mut() {
+                Some(run) if run.start + run.items.len() as u64 == slot => run.items.push(item),
+                _ => runs.push(Run {
+                    start: slot,
+                    items: vec![item],
+                }),
+            }
+        }
+        Ok(TableSnapshot {
+            index,
+            size: slots.len() as u64,
+            runs,
+        })
+    }
+}
+
+/// The reference that a constant expression makes, where that is plain to see.
+fn constant(expr: &ConstExpr<'_>) -> Option<Item> {
+    let mut operators = expr.get_operators_reader().into_iter();
+    let mut next = || operators.next()?.ok();
+    let item = match next()? {
+        Operator::RefNull { .. } => Item::Null,
+        Operator::RefFunc { function_index } => Item::Func(function_index),
+        Operator::I32Const { value } => match next()? {
+            Operator::RefI31 => Item::I31(value as u32 & 0x7fff_ffff),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    matches!(next()?, Operator::End).then_some(item)
+}

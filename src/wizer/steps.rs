@@ -1,0 +1,173 @@
+//! The steps of a run on an engine: instantiate everything, and later read the state.
+
+use super::REACTOR_INIT;
+use super::modules::{Modules, Source, shares};
+use crate::engine::{Engine, InstanceId, Live, Prepared};
+use crate::error::Error;
+use crate::module::ExternKind;
+use crate::snapshot::references::Functions;
+use crate::snapshot::{Baseline, Found, Origin, Snapshot, State};
+
+/// The instances of a run, each with its state before any of its code ran.
+pub struct Run {
+    pub main: InstanceId,
+    origin: Origin,
+    preloads: Vec<(InstanceId, Baseline)>,
+}
+
+/// Instantiates everything: preloaded modules with their own initialization, and the module
+/// with its start function.
+pub fn instantiate(engine: &mut dyn Engine, modules: &Modules<'_>) -> Result<Run, Error> {
+    let mut preloaded = Vec::new();
+    for (position, name, prepared) in modules.preloads() {
+        let instance = preload(engine, position, prepared, name).map_err(|e| e.in_preload(name))?;
+        preloaded.push(instance);
+    }
+    let mut found = Found::default();
+    if let Some((position, observer)) = modules.observer() {
+        let instance = engine.instantiate(position, None)?;
+        found = Found::capture(&mut live(engine, instance, observer), &observer.module)?;
+    }
+    let main = engine.instantiate(modules.main_position(), None)?;
+
+    // After instantiation, as the output's instantiation repeats what it does to imports.
+    let mut preloads = Vec::new();
+    for (instance, (_, _, prepared)) in preloaded.into_iter().zip(modules.preloads()) {
+        let mut live = live(engine, instance, prepared);
+        let baseline = Baseline::capture_all(&mut live, &prepared.module, &prepared.code)?;
+        preloads.push((instance, baseline));
+    }
+    let prepared = modules.main();
+    let mut before = live(engine, main, prepared);
+    let baseline = Baseline::capture(&mut before, &prepared.module, &prepared.code)?;
+    start(engine, main, prepared)?;
+    Ok(Run {
+        main,
+        origin: Origin { found, baseline },
+        preloads,
+    })
+}
+
+/// Instantiates a module to import from, and runs its own initialization.
+fn preload(
+    engine: &mut dyn Engine,
+    position: usize,
+    prepared: &Prepared<'_>,
+    name: &str,
+) -> Result<InstanceId, Error> {
+    let instance = engine.instantiate(position, Some(name))?;
+    start(engine, instance, prepared)?;
+    if let Some(export) = prepared.module.export(REACTOR_INIT)
+        && prepared.module.is_initializer(export)
+    {
+        engine.call(instance, REACTOR_INIT, REACTOR_INIT, &[])?;
+    }
+    Ok(instance)
+}
+
+/// Runs the start function that instrumentation took out.
+fn start(
+    engine: &mut dyn Engine,
+    instance: InstanceId,
+    prepared: &Prepared<'_>,
+) -> Result<(), Error> {
+    if prepared.module.start.is_some() {
+        engine.call(instance, &prepared.code.names.start(), "start", &[])?;
+    }
+    Ok(())
+}
+
+fn live<'e>(
+    engine: &'e mut dyn Engine,
+    instance: InstanceId,
+    prepared: &'e Prepared<'_>,
+) -> Live<'e> {
+    Live {
+        engine,
+        instance,
+        names: &prepared.code.names,
+    }
+}
+
+/// A run's engine with its module, to take a snapshot of.
+pub fn live_main<'e>(engine: &'e mut dyn Engine, run: &Run, modules: &'e Modules<'_>) -> Live<'e> {
+    live(engine, run.main, modules.main())
+}
+
+/// Takes a snapshot of the module.
+pub fn capture<'s>(
+    live: &'s mut Live<'_>,
+    run: &Run,
+    modules: &Modules<'_>,
+    max_segments: usize,
+) -> Result<Snapshot<'s>, Error> {
+    let main = modules.main();
+    let identify = |live: &mut Live<'_>| functions(live.engine, run, modules);
+    let (module, code, origin) = (&main.module, &main.code, &run.origin);
+    Snapshot::capture(live, module, code, origin, max_segments, identify)
+}
+
+/// The functions that references can be of. A function that the module imports has other
+/// references where they come from the module that defines it.
+fn functions(
+    engine: &mut dyn Engine,
+    run: &Run,
+    modules: &Modules<'_>,
+) -> Result<Functions, Error> {
+    let mut functions = Functions::default();
+    let own = modules.functions(modules.main_position());
+    let mut read = |instance, position: usize, prepared: &Prepared<'_>| {
+        if prepared.code.functions.is_empty() {
+            return Ok(());
+        }
+        let references = live(engine, instance, prepared).functions()?;
+        for (index, reference) in prepared.code.functions.iter().zip(references) {
+            let source = modules.source(position, ExternKind::Func, *index);
+            if let Some(index) = own.get(&source) {
+                functions.add(reference, *index);
+            }
+        }
+        Ok::<_, Error>(())
+    };
+    read(run.main, modules.main_position(), modules.main())?;
+    for ((instance, _), (position, _, prepared)) in run.preloads.iter().zip(modules.preloads()) {
+        read(*instance, position, prepared)?;
+    }
+    Ok(functions)
+}
+
+/// The output does not carry preloaded modules, so their own state must be what it was. What they
+/// share with the module is written with that.
+pub fn check_preloads(
+    engine: &mut dyn Engine,
+    run: &Run,
+    modules: &Modules<'_>,
+) -> Result<(), Error> {
+    let main = &modules.main().module;
+    for ((instance, baseline), (position, name, prepared)) in
+        run.preloads.iter().zip(modules.preloads())
+    {
+        let shared = |kind, index| {
+            let source = modules.source(position, kind, index);
+            matches!(source, Source::Module(..)) && modules.is_imported(&source, kind)
+        };
+        let mut live = live(engine, *instance, prepared);
+        baseline
+            .check(&mut live, &prepared.module, &shared)
+            .map_err(|error| match error {
+                Error::Unrepresentable { item, change, .. } => Error::Unrepresentable {
+                    item: format!("{item} of the preloaded module `{name}`"),
+                    change,
+                    help: Some(match shares(main, name) {
+                        true => "the output does not carry preloaded modules".into(),
+                        false => "the output does not carry preloaded modules; allow it with \
+                                  --allow-preload-changes (allowPreloadChanges in JavaScript) if \
+                                  the output will find that state in place"
+                            .into(),
+                    }),
+                },
+                other => other,
+            })?;
+    }
+    Ok(())
+}
