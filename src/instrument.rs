@@ -54,6 +54,7 @@ use wasmparser::{RefType, TypeRef, ValType};
 pub const MAX_TABLES: u32 = 100;
 
 /// A module made ready to be run and read.
+#[derive(Clone)]
 pub struct Instrumented {
     /// The module in the binary format; shared with the thread that compiles it.
     pub bytes: Arc<Vec<u8>>,

@@ -42,6 +42,7 @@ mod module;
 mod options;
 mod report;
 mod rewrite;
+mod session;
 mod snapshot;
 mod splice;
 mod threads;
@@ -65,6 +66,7 @@ pub use host::{Guest, HostError};
 pub use options::{CacheLocation, DEFAULT_INIT_FUNCS, Engine, Phase};
 pub use report::{BakedReport, EngineReport, HostCallReport, MemoryReport, PhaseReport, Report};
 pub use rewrite::MAX_OUTPUT_BYTES;
+pub use session::Session;
 pub use value::{Reference, Value};
 pub use wizer::{Outcome, Wizer};
 

@@ -1,29 +1,27 @@
 //! The whole story: bytes in, initialized bytes out.
 
 mod builder;
-mod facts;
-mod modules;
-mod plan;
-mod steps;
+pub(crate) mod facts;
+pub(crate) mod modules;
+pub(crate) mod plan;
+pub(crate) mod steps;
 
-use std::borrow::Cow;
 use std::rc::Rc;
 
 use crate::engine::tier::Job;
-use crate::engine::{Engine, Prepared, StoreData};
+use crate::engine::{Engine, StoreData};
 use crate::error::Error;
-use crate::instrument::{Names, observer};
 use crate::module::{Module, Validation};
-use crate::options::{Options, Phase, Preload, PreloadSource};
-use crate::report::{BakedReport, Clock, EngineReport, Report};
+use crate::options::{Options, Phase};
+use crate::report::{Clock, Report};
 use crate::rewrite::rewrite;
-use facts::{assumed_globals, host_report, memory_report};
-use modules::Modules;
+use crate::session::Session;
+use modules::{Modules, Sources, to_binary};
 use plan::Plan;
 use steps::Run;
 
 /// The export that WASI reactors are initialized by, before anything else.
-const REACTOR_INIT: &str = "_initialize";
+pub(crate) const REACTOR_INIT: &str = "_initialize";
 
 /// Makes a linker for an engine.
 pub type LinkerMaker = dyn Fn(&wasmtime::Engine) -> wasmtime::Result<wasmtime::Linker<StoreData>>;
@@ -103,6 +101,33 @@ impl Wizer {
             .map_err(|failure| failure.error)
     }
 
+    /// Instantiates a module, to be called and written step by step. Nothing but its start function
+    /// has run then.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] of a module that cannot be instantiated.
+    ///
+    /// ```
+    /// use wizer::Value;
+    /// let wat = r#"(module
+    ///   (global $n (mut i32) (i32.const 0))
+    ///   (func (export "add") (param i32) (result i32)
+    ///     (global.set $n (i32.add (global.get $n) (local.get 0)))
+    ///     (global.get $n)))"#;
+    /// let mut session = wizer::Wizer::new().session(wat.as_bytes())?;
+    /// assert_eq!(session.call("add", &[Value::I32(40)])?, [Value::I32(40)]);
+    /// assert_eq!(session.call("add", &[Value::I32(2)])?, [Value::I32(42)]);
+    /// let outcome = session.snapshot()?;
+    /// // A new instance goes on from there.
+    /// let mut session = wizer::Wizer::new().session(&outcome.wasm)?;
+    /// assert_eq!(session.call("add", &[Value::I32(0)])?, [Value::I32(42)]);
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn session(&self, wasm: &[u8]) -> Result<Session, Error> {
+        Session::open(wasm, self.options.clone(), self.make_linker.as_deref())
+    }
+
     /// As [`Wizer::snapshot`], and keeps the guest's captured output of a run that failed.
     pub(crate) fn snapshot_or_output(&self, wasm: &[u8]) -> Result<Outcome, Box<Failure>> {
         let mut options = self.options.clone();
@@ -147,32 +172,18 @@ fn pipeline(
     let wasm = to_binary(wasm)?;
     let module = Module::parse(&wasm)?;
     let plan = Plan::new(&module, options)?;
-    let sources = read_preloads(&options.preloads)?;
-    let preloads = || options.preloads.iter().map(|preload| preload.name.as_str());
-    let observer = observer(&module);
-    let mut inputs = Vec::new();
-    for (bytes, name) in sources.iter().zip(preloads()) {
-        inputs.push(Module::parse(bytes).map_err(|error| error.in_preload(name))?);
-    }
-    if let Some(observer) = &observer {
-        inputs.push(Module::parse(observer)?);
-    }
-    inputs.push(module);
+    let sources = Sources::read(&module, options)?;
 
     std::thread::scope(|scope| {
-        let labelled = sources.iter().map(Vec::as_slice).zip(preloads().map(Some));
-        let to_validate = labelled.chain([(&*wasm, None)]).collect();
-        let validation = Validation::begin(scope, to_validate, &options.features)?;
+        let validation = Validation::begin(scope, sources.of(&wasm), &options.features)?;
 
         clock.begin(Phase::Instrument);
-        let names = Names::new(&inputs);
-        let prepared = inputs.into_iter().map(|m| Prepared::new(m, &names));
-        let mut modules = Modules::new(prepared.collect(), preloads().map(Into::into).collect());
-
+        let mut modules = sources.instrument(module)?;
         let job = Job {
             modules: modules.all(),
             options,
             make_linker,
+            goes_on: false,
             validation: &validation,
         };
         let ran = job.run(&mut clock, &|engine| initialize(engine, &plan, &modules));
@@ -194,7 +205,7 @@ fn pipeline(
             clock.begin(Phase::Rewrite);
             let module = &modules.main().module;
             let rewritten = rewrite(module, &snapshot, &plan.exports)?;
-            Ok((rewritten, memory_report(module, &snapshot)))
+            Ok((rewritten, facts::memory_report(module, &snapshot)))
         });
 
         clock.begin(Phase::Validate);
@@ -211,24 +222,13 @@ fn pipeline(
         let (rewritten, memories) = written.map_err(failed)?;
         released.map_err(failed)?;
 
-        let (host_calls, mut warnings) = host_report(engine.host());
-        warnings.splice(0..0, plan.warnings.iter().cloned());
-        let report = Report {
-            engine: EngineReport {
-                name: engine.name().into(),
-                reason: ran.reason,
-            },
-            phases: clock.finish(),
-            input_bytes: wasm.len() as u64,
-            output_bytes: rewritten.bytes.len() as u64,
-            code_shift: rewritten.code_shift,
+        let facts = facts::Facts {
+            input: &modules.main().module,
+            output: &rewritten,
             memories,
-            baked: BakedReport::count(&host_calls),
-            host_calls,
-            assumed_globals: assumed_globals(&modules.main().module),
-            dropped_sections: rewritten.dropped_sections,
-            warnings,
+            warnings: &plan.warnings,
         };
+        let report = facts.report(engine, ran.reason, clock.finish());
         Ok(Outcome {
             wasm: rewritten.bytes,
             report,
@@ -236,34 +236,6 @@ fn pipeline(
             stderr,
         })
     })
-}
-
-/// The module in the binary format, whichever of the two formats it is given in.
-fn to_binary(wasm: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
-    // Text begins with a parenthesis or a comment; anything else is for the binary parser to
-    // judge, which says what is wrong with it.
-    match wasm.trim_ascii_start().first() {
-        Some(b'(' | b';') => wat::parse_bytes(wasm).map_err(|error| Error::InvalidText {
-            message: error.to_string(),
-        }),
-        _ => Ok(Cow::Borrowed(wasm)),
-    }
-}
-
-fn read_preloads(preloads: &[Preload]) -> Result<Vec<Vec<u8>>, Error> {
-    let read = |preload: &Preload| {
-        let bytes = match &preload.source {
-            PreloadSource::Bytes(bytes) => bytes.clone(),
-            PreloadSource::File(path) => std::fs::read(path).map_err(|source| Error::Io {
-                action: "open the preloaded module",
-                path: path.clone(),
-                source,
-            })?,
-        };
-        let binary = to_binary(&bytes).map_err(|error| error.in_preload(&preload.name))?;
-        Ok(binary.into_owned())
-    };
-    preloads.iter().map(read).collect()
 }
 
 /// Instantiates everything and runs what is to be run, each function once: the start function,

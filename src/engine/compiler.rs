@@ -1,6 +1,6 @@
 //! The compiled tier: wasmtime, with Winch or Cranelift.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -22,6 +22,8 @@ pub struct StoreData {
     host: HostState,
     /// How the exports that instrumentation added are called.
     names: Option<Names>,
+    /// The functions whose references were handed out, and may come back.
+    handed_out: HashSet<u64>,
 }
 
 impl StoreData {
@@ -184,7 +186,12 @@ impl Compiler {
         } = code;
         let interrupt = host.interrupt.clone();
         let names = modules.first().map(|module| module.code.names.clone());
-        let mut store = Store::new(&engine, StoreData { host, names });
+        let data = StoreData {
+            host,
+            names,
+            handed_out: HashSet::new(),
+        };
+        let mut store = Store::new(&engine, data);
         store.limiter(|data| &mut data.host.limiter);
         if let Some(interrupt) = interrupt {
             store.set_epoch_deadline(1);
@@ -475,7 +482,7 @@ impl Engine for Compiler {
             .into_global()
             .ok_or_else(|| Error::internal(format!("`{export}` is no global")))?;
         let value = global.get(&mut self.store);
-        Ok(from_val(&mut self.store, &value))
+        Ok(hand_out(&mut self.store, &value))
     }
 
     fn table(&mut self, instance: InstanceId, export: &str) -> Result<Vec<Reference>, Error> {
@@ -615,10 +622,18 @@ fn call(
         .collect::<Result<Vec<_>, _>>()?;
     let mut results = vec![Val::I32(0); ty.results().len()];
     func.call(&mut store, &params, &mut results)?;
-    Ok(results
-        .iter()
-        .map(|value| from_val(&mut store, value))
-        .collect())
+    let values = results.iter().map(|value| hand_out(&mut store, value));
+    Ok(values.collect())
+}
+
+/// A value for those who may give it back.
+fn hand_out(mut store: impl AsContextMut<Data = StoreData>, value: &Val) -> Value {
+    let value = from_val(&mut store, value);
+    if let Value::Ref(Reference::Func(number)) = value {
+        let mut store = store.as_context_mut();
+        store.data_mut().handed_out.insert(number);
+    }
+    value
 }
 
 /// Whether an error comes from running code or from the host, and not from the engine.
@@ -723,7 +738,7 @@ fn from_val(mut store: impl AsContextMut, value: &Val) -> Value {
 }
 
 fn to_val(
-    mut store: impl AsContextMut,
+    mut store: impl AsContextMut<Data = StoreData>,
     value: Value,
     ty: &wasmtime::ValType,
 ) -> Result<Val, TrapReason> {
@@ -742,6 +757,16 @@ fn to_val(
                     TrapReason::Host(format!("no room for a reference: {}", text(&e)).into())
                 })?
                 .into()
+        }
+        (Value::Ref(Reference::I31(bits)), wasmtime::ValType::Ref(_)) => {
+            wasmtime::AnyRef::from_i31(&mut store, wasmtime::I31::wrapping_u32(bits)).into()
+        }
+        (Value::Ref(Reference::Func(number)), wasmtime::ValType::Ref(_))
+            if store.as_context().data().handed_out.contains(&number) =>
+        {
+            // SAFETY: the number is what `Func::to_raw` gave for a function of this store, which
+            // lives as long as the store.
+            unsafe { Func::from_raw(&mut store, number as usize as *mut c_void) }.into()
         }
         (value, ty) => {
             return Err(TrapReason::Host(

@@ -1,6 +1,6 @@
 //! The interpreted tier: wasmi, which translates a function when it is first called.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use wasmi::errors::{ErrorKind, InstantiationError};
 use wasmi::{
@@ -49,6 +49,8 @@ struct Data {
     pause: Option<Pause>,
     /// How many calls from functions of the host are going on.
     nested: usize,
+    /// The functions whose references were handed out, and may come back.
+    handed_out: HashSet<u64>,
 }
 
 /// A loaded module.
@@ -96,6 +98,7 @@ impl Interpreter {
             refused: None,
             pause,
             nested: 0,
+            handed_out: HashSet::new(),
         };
         let mut store = Store::new(&engine, data);
         store.limiter(|data| data);
@@ -210,7 +213,17 @@ fn call(
             context.set_fuel(outer)?;
         }
     }
-    Ok(results.iter().map(|v| from_val(&store, v)).collect())
+    Ok(results.iter().map(|v| hand_out(&mut store, v)).collect())
+}
+
+/// A value for those who may give it back.
+fn hand_out(mut store: impl AsContextMut<Data = Data>, value: &Val) -> Value {
+    let value = from_val(&store, value);
+    if let Value::Ref(Reference::Func(number)) = value {
+        let mut store = store.as_context_mut();
+        store.data_mut().handed_out.insert(number);
+    }
+    value
 }
 
 /// Between two slices: whether the run is to end.
@@ -312,7 +325,8 @@ impl Engine for Interpreter {
             .export(instance, export)?
             .into_global()
             .ok_or_else(|| Error::internal(format!("`{export}` is no global")))?;
-        Ok(from_val(&self.store, &global.get(&self.store)))
+        let value = global.get(&self.store);
+        Ok(hand_out(&mut self.store, &value))
     }
 
     fn table(&mut self, instance: InstanceId, export: &str) -> Result<Vec<Reference>, Error> {
@@ -569,6 +583,13 @@ fn to_val(
         (Value::Ref(Reference::Null), wasmi::ValType::ExternRef) => Val::ExternRef(Nullable::Null),
         (Value::Ref(Reference::Extern(number)), wasmi::ValType::ExternRef) => {
             Val::ExternRef(Nullable::Val(ExternRef::new(&mut store, number)))
+        }
+        (Value::Ref(Reference::Func(number)), wasmi::ValType::FuncRef)
+            if store.as_context().data().handed_out.contains(&number) =>
+        {
+            // SAFETY: the number is what `from_func` gave for a function of this store.
+            let func = unsafe { std::mem::transmute::<u64, Func>(number) };
+            Val::FuncRef(Nullable::Val(func))
         }
         (value, ty) => {
             return Err(TrapReason::Host(

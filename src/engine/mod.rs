@@ -8,7 +8,7 @@ pub mod cache;
 mod compiler;
 mod interpreter;
 mod making;
-mod stack;
+pub mod stack;
 pub mod tier;
 
 use wasmparser::FuncType;

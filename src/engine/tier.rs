@@ -92,6 +92,8 @@ pub struct Job<'j, 'a> {
     pub modules: &'j [Prepared<'a>],
     pub options: &'j Options,
     pub make_linker: Option<&'j MakeLinker>,
+    /// Whether more calls follow, which cannot be repeated on another engine.
+    pub goes_on: bool,
     /// Nothing may leave the process before it is over.
     pub validation: &'j Validation,
 }
@@ -105,6 +107,19 @@ pub struct Ran<T> {
     pub result: Result<T, Error>,
     /// The compiled code that ran, until it is in the cache.
     _code: Option<Kept>,
+}
+
+impl<T> Ran<T> {
+    /// The result, and the rest.
+    pub fn split(self) -> (Result<T, Error>, Ran<()>) {
+        let ran = Ran {
+            engine: self.engine,
+            reason: self.reason,
+            result: Ok(()),
+            _code: self._code,
+        };
+        (self.result, ran)
+    }
 }
 
 /// What is done with an engine.
@@ -149,6 +164,10 @@ impl Job<'_, '_> {
             }
             options::Engine::Auto if self.make_linker.is_some() => (
                 "a custom linker works with wasmtime only".into(),
+                self.compile(self.strategies()),
+            ),
+            options::Engine::Auto if self.goes_on => (
+                "a session stays with its engine".into(),
                 self.compile(self.strategies()),
             ),
             options::Engine::Auto => {
@@ -268,7 +287,10 @@ impl Job<'_, '_> {
         let mut result = on_large_stack(|| work(&mut *engine))?;
         if let Some(interrupt) = interrupt {
             result = result.and_then(|value| interrupt.check().map(|()| value));
-            interrupt.over();
+            match self.goes_on {
+                true => interrupt.rest(),
+                false => interrupt.over(),
+            }
         }
         Ok(Ran {
             engine,

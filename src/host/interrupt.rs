@@ -21,8 +21,8 @@ struct Inner {
     wakers: Vec<Waker>,
     /// Interrupts that end with this one.
     children: Vec<Weak<Interrupt>>,
-    /// Set when the run is over, so that the watcher of the deadline can go.
-    over: bool,
+    /// How many times what was watched has ended, so that the watcher of a deadline can go.
+    ended: u64,
 }
 
 /// Ends runs from outside. One that was aborted also ends every later run that it is given to.
@@ -77,15 +77,16 @@ impl Interrupt {
         inner.wakers.push(waker);
     }
 
-    /// Ends the run `limit` from now, unless [`Interrupt::over`] comes first.
+    /// Ends the run `limit` from now, unless [`Interrupt::rest`] comes first.
     pub(crate) fn watch(self: &Arc<Self>, limit: Duration) -> std::io::Result<()> {
         let interrupt = Arc::clone(self);
         let deadline = Instant::now() + limit;
+        let watched = self.lock().ended;
         std::thread::Builder::new()
             .name("wizer-timeout".into())
             .spawn(move || {
                 let mut inner = interrupt.lock();
-                while !inner.over {
+                while inner.ended == watched {
                     let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                         drop(inner);
                         return interrupt.end(Reason::Timeout(limit));
@@ -102,9 +103,13 @@ impl Interrupt {
 
     /// The run has ended.
     pub(crate) fn over(&self) {
-        let mut inner = self.lock();
-        inner.over = true;
-        inner.wakers.clear();
+        self.rest();
+        self.lock().wakers.clear();
+    }
+
+    /// What was watched has ended, and more may follow.
+    pub(crate) fn rest(&self) {
+        self.lock().ended += 1;
         self.changed.notify_all();
     }
 

@@ -1,13 +1,52 @@
 //! What a report tells about a run, gathered from host, module and snapshot.
 
+use crate::engine::Engine;
 use crate::error::counted;
 use crate::host::HostState;
 use crate::module::Module;
-use crate::report::{HostCallReport, MemoryReport};
+use crate::report::{BakedReport, EngineReport, HostCallReport, MemoryReport, PhaseReport, Report};
+use crate::rewrite::Rewritten;
 use crate::snapshot::{MemorySnapshot, Snapshot};
 
+/// What is known when the output is written.
+pub struct Facts<'f> {
+    pub input: &'f Module<'f>,
+    pub output: &'f Rewritten,
+    pub memories: Vec<MemoryReport>,
+    /// What the options gave reason to warn of.
+    pub warnings: &'f [String],
+}
+
+impl Facts<'_> {
+    /// The report on a run of this engine.
+    pub fn report(
+        self,
+        engine: &mut dyn Engine,
+        reason: String,
+        phases: Vec<PhaseReport>,
+    ) -> Report {
+        let (host_calls, warnings) = host_report(engine.host());
+        Report {
+            engine: EngineReport {
+                name: engine.name().into(),
+                reason,
+            },
+            phases,
+            input_bytes: self.input.bytes.len() as u64,
+            output_bytes: self.output.bytes.len() as u64,
+            code_shift: self.output.code_shift,
+            memories: self.memories,
+            baked: BakedReport::count(&host_calls),
+            host_calls,
+            assumed_globals: assumed_globals(self.input),
+            dropped_sections: self.output.dropped_sections.clone(),
+            warnings: self.warnings.iter().cloned().chain(warnings).collect(),
+        }
+    }
+}
+
 /// What the host was asked, and what of it a user should know.
-pub fn host_report(host: &HostState) -> (Vec<HostCallReport>, Vec<String>) {
+fn host_report(host: &HostState) -> (Vec<HostCallReport>, Vec<String>) {
     let calls = host
         .calls
         .iter()
@@ -42,7 +81,7 @@ pub fn memory_report(module: &Module<'_>, snapshot: &Snapshot<'_>) -> Vec<Memory
 }
 
 /// The imported immutable globals, as `module::name`.
-pub fn assumed_globals(module: &Module<'_>) -> Vec<String> {
+fn assumed_globals(module: &Module<'_>) -> Vec<String> {
     let is_assumed =
         |ty: &wasmparser::TypeRef| matches!(ty, wasmparser::TypeRef::Global(g) if !g.mutable);
     let imports = module.imports.iter().filter(|i| is_assumed(&i.ty));

@@ -1,11 +1,105 @@
 //! The modules of a run, and how they hang together.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use wasmparser::TypeRef;
 
 use crate::engine::Prepared;
+use crate::error::Error;
+use crate::instrument::{Instrumented, Names, observer};
 use crate::module::{ExternKind, Module};
+use crate::options::{Options, Preload, PreloadSource};
+
+/// The modules that a run needs besides the one that is initialized, in the binary format.
+pub struct Sources {
+    /// The preloaded modules, by name.
+    preloads: Vec<(String, Vec<u8>)>,
+    observer: Option<Vec<u8>>,
+}
+
+impl Sources {
+    /// Reads the preloaded modules, and makes the module's observer.
+    pub fn read(module: &Module<'_>, options: &Options) -> Result<Sources, Error> {
+        let read = |preload: &Preload| Ok((preload.name.clone(), read_preload(preload)?));
+        let preloads = options.preloads.iter().map(read);
+        Ok(Sources {
+            preloads: preloads.collect::<Result<_, Error>>()?,
+            observer: observer(module),
+        })
+    }
+
+    /// The modules of users: the preloaded ones, by name, and the one that is initialized.
+    pub fn of<'s>(&'s self, main: &'s [u8]) -> Vec<(&'s [u8], Option<&'s str>)> {
+        let preloads = self.preloads.iter();
+        let preloads = preloads.map(|(name, bytes)| (&bytes[..], Some(name.as_str())));
+        preloads.chain([(main, None)]).collect()
+    }
+
+    /// All modules of a run, in the order of their instantiation.
+    fn parse<'s>(&'s self, main: Module<'s>) -> Result<Vec<Module<'s>>, Error> {
+        let mut modules = Vec::new();
+        for (name, bytes) in &self.preloads {
+            modules.push(Module::parse(bytes).map_err(|error| error.in_preload(name))?);
+        }
+        if let Some(observer) = &self.observer {
+            modules.push(Module::parse(observer)?);
+        }
+        modules.push(main);
+        Ok(modules)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.preloads.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Makes the modules ready to run.
+    pub fn instrument<'s>(&'s self, main: Module<'s>) -> Result<Modules<'s>, Error> {
+        let modules = self.parse(main)?;
+        let names = Names::new(&modules);
+        let prepared = modules.into_iter().map(|m| Prepared::new(m, &names));
+        Ok(Modules::new(prepared.collect(), self.names()))
+    }
+
+    /// The modules as they were made ready before.
+    pub fn again<'s>(
+        &'s self,
+        main: Module<'s>,
+        code: &[Instrumented],
+    ) -> Result<Modules<'s>, Error> {
+        let modules = self.parse(main)?.into_iter().zip(code);
+        let prepared = modules.map(|(module, code)| Prepared {
+            module,
+            code: code.clone(),
+        });
+        Ok(Modules::new(prepared.collect(), self.names()))
+    }
+}
+
+fn read_preload(preload: &Preload) -> Result<Vec<u8>, Error> {
+    let bytes = match &preload.source {
+        PreloadSource::Bytes(bytes) => bytes.clone(),
+        PreloadSource::File(path) => std::fs::read(path).map_err(|source| Error::Io {
+            action: "open the preloaded module",
+            path: path.clone(),
+            source,
+        })?,
+    };
+    let binary = to_binary(&bytes).map_err(|error| error.in_preload(&preload.name))?;
+    Ok(binary.into_owned())
+}
+
+/// The module in the binary format, whichever of the two formats it is given in.
+pub fn to_binary(wasm: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
+    // Text begins with a parenthesis or a comment; anything else is for the binary parser to
+    // judge, which says what is wrong with it.
+    match wasm.trim_ascii_start().first() {
+        Some(b'(' | b';') => wat::parse_bytes(wasm).map_err(|error| Error::InvalidText {
+            message: error.to_string(),
+        }),
+        _ => Ok(Cow::Borrowed(wasm)),
+    }
+}
 
 /// The modules of a run, in the order of their instantiation.
 pub struct Modules<'a> {
@@ -28,6 +122,12 @@ impl<'a> Modules<'a> {
     /// module itself.
     pub fn new(all: Vec<Prepared<'a>>, names: Vec<String>) -> Modules<'a> {
         Modules { all, names }
+    }
+
+    /// How they were instrumented, without the memory of what was needed to run them.
+    pub fn into_code(mut self) -> Vec<Instrumented> {
+        self.have_run();
+        self.all.into_iter().map(|prepared| prepared.code).collect()
     }
 
     /// All of them.

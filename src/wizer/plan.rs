@@ -21,6 +21,38 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// What the options mean where functions of the user's choice are called: `was_called` says
+    /// which ones. The ones that initialize have then done their work.
+    ///
+    /// # Errors
+    ///
+    /// Where the renames do not fit the module.
+    pub fn of_session(
+        module: &Module<'_>,
+        options: &Options,
+        was_called: &dyn Fn(&str) -> bool,
+    ) -> Result<Plan, Error> {
+        let mut warnings = Vec::new();
+        let rename = renames(module, options, &mut warnings)?;
+        let initializers = match &options.init_func {
+            Some(name) => vec![name.as_str()],
+            None => DEFAULT_INIT_FUNCS.to_vec(),
+        };
+        let initializers = initializers.into_iter().filter(|_| !options.keep_init_func);
+        let remove = initializers.chain([REACTOR_INIT]);
+        let remove = remove.filter(|name| was_called(name));
+        Ok(Plan {
+            init_func: String::new(),
+            reactor: false,
+            exports: Exports {
+                remove: remove.map(Into::into).collect(),
+                rename,
+            },
+            max_segments: limit(options),
+            warnings,
+        })
+    }
+
     /// Finds what the options name.
     ///
     /// # Errors
@@ -47,12 +79,16 @@ impl Plan {
             reactor: reactor && index(REACTOR_INIT) != index(&init_func),
             init_func,
             exports: Exports { remove, rename },
-            max_segments: options
-                .max_segments
-                .map_or(MAX_SEGMENTS, |limit| limit.min(MAX_SEGMENTS)),
+            max_segments: limit(options),
             warnings,
         })
     }
+}
+
+/// The most data segments that the output may have.
+fn limit(options: &Options) -> usize {
+    let asked = options.max_segments;
+    asked.map_or(MAX_SEGMENTS, |limit| limit.min(MAX_SEGMENTS))
 }
 
 /// Which of two modules of one name is imported from would be anybody's guess.

