@@ -3,18 +3,22 @@
 //! and those after it on a new instance of what the session wrote. All that the script asserts
 //! has to hold.
 //!
-//! `cargo test --test spec` runs all of it on one engine, and `SPEC_ENGINES=all` on each.
+//! `cargo test --test spec` runs all of it on one engine. With `SPEC=all` in the environment it
+//! runs on each, and the crate `wasmtime-wizer` beside them; `SPEC_SCRIPT=name` runs some scripts.
+//! `-- --nocapture` shows the counts.
 
 mod script;
+mod subject;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use script::{Action, Arg, Question, Script, Wanted};
+use script::{Action, Script, Wanted};
+use subject::{Maker, No};
+use wizer::Engine;
 use wizer::wasmtime::{ExternType, Module};
-use wizer::{CacheLocation, Engine, Error, Reference, Session, Value, Wizer};
-use world::{Judge, spectest};
+use world::Judge;
 
 /// What became of the points of modules of one kind.
 #[derive(Default)]
@@ -147,6 +151,13 @@ impl<'s> Cast<'s> {
         asked.map(|(at, _)| at).collect()
     }
 
+    /// What an instance imports that has a state, directly or not.
+    fn shares(&self, instance: usize) -> BTreeSet<usize> {
+        let mut needs = self.needs(instance);
+        needs.retain(|of| has_state(&self.script.modules[self.made[*of].1]));
+        needs
+    }
+
     /// What has to be there before an instance is made: what it imports, and whatever imports
     /// something of that and may change it.
     fn company(&self, instance: usize) -> BTreeSet<usize> {
@@ -154,10 +165,9 @@ impl<'s> Cast<'s> {
         loop {
             let before = all.len();
             for other in 0..instance {
-                let needs = self.needs(other);
-                if all.contains(&other) || needs.iter().any(|of| all.contains(of)) {
+                if all.contains(&other) || self.shares(other).iter().any(|of| all.contains(of)) {
                     all.insert(other);
-                    all.extend(needs);
+                    all.extend(self.needs(other));
                 }
             }
             if all.len() == before {
@@ -190,6 +200,7 @@ impl<'s> Cast<'s> {
     /// Why the state of an instance at step `until` is not what a session makes of it.
     fn is_disturbed(&self, instance: usize, until: usize) -> Option<&'static str> {
         let mut own = self.company(instance);
+        own.retain(|of| has_state(&self.script.modules[self.made[*of].1]));
         let company = own.clone();
         own.insert(instance);
         let (made, _) = self.made[instance];
@@ -198,7 +209,7 @@ impl<'s> Cast<'s> {
                 Action::Ask { instance: of, .. }
                     if *of != instance
                         && (company.contains(of)
-                            || self.needs(*of).iter().any(|of| own.contains(of))) =>
+                            || self.shares(*of).iter().any(|of| own.contains(of))) =>
                 {
                     return Some("another module was called before that may change its state");
                 }
@@ -208,7 +219,7 @@ impl<'s> Cast<'s> {
                 Action::Instantiate { .. } if at > made => {
                     let other = self.made.iter().position(|(step, _)| *step == at);
                     let other = other.expect("an instance");
-                    if self.needs(other).iter().any(|of| own.contains(of)) {
+                    if self.shares(other).iter().any(|of| own.contains(of)) {
                         return Some("a module that was made later may have changed its state");
                     }
                 }
@@ -224,46 +235,19 @@ impl<'s> Cast<'s> {
     }
 }
 
-/// A session that is where a script's instance is when it was just made.
-fn session(
-    cast: &Cast<'_>,
-    instance: usize,
-    names: &BTreeMap<usize, String>,
-    engine: Engine,
-) -> Result<Session, Error> {
-    let mut wizer = Wizer::new();
-    wizer.engine(engine).cache(CacheLocation::Off);
-    wizer.preload_bytes("spectest", spectest(&cast.script.name));
-    for (needed, name) in names {
-        let (_, module) = cast.made[*needed];
-        wizer.preload_bytes(name, &*cast.script.modules[module]);
-    }
-    let (_, module) = cast.made[instance];
-    wizer.session(&cast.script.modules[module])
-}
-
-fn ask(session: &mut Session, what: &Question) -> Result<Vec<Value>, Error> {
-    match what {
-        Question::Global { name } => Ok(vec![session.global(name)?]),
-        Question::Call { name, args } => {
-            let args: Vec<Value> = args.iter().map(|arg| value(*arg)).collect();
-            session.call(name, &args)
-        }
-    }
-}
-
-fn value(arg: Arg) -> Value {
-    match arg {
-        Arg::I32(v) => Value::I32(v),
-        Arg::I64(v) => Value::I64(v),
-        Arg::F32(v) => Value::F32(v),
-        Arg::F64(v) => Value::F64(v),
-        Arg::V128(v) => Value::V128(v),
-        Arg::Null(_) => Value::Ref(Reference::Null),
-        Arg::Extern(n) => Value::Ref(Reference::Extern(n)),
-        // Only a host makes one.
-        Arg::Host(n) => Value::Ref(Reference::Extern(n)),
-    }
+/// Whether a module has something that a call could change.
+fn has_state(wasm: &[u8]) -> bool {
+    use wasmparser::{Parser, Payload};
+    let mut payloads = Parser::new(0).parse_all(wasm).flatten();
+    payloads.any(|payload| match payload {
+        Payload::ImportSection(imports) => imports.count() > 0,
+        Payload::TableSection(tables) => tables.count() > 0,
+        Payload::MemorySection(memories) => memories.count() > 0,
+        Payload::GlobalSection(globals) => globals.into_iter().flatten().any(|g| g.ty.mutable),
+        Payload::ElementSection(segments) => segments.count() > 0,
+        Payload::DataSection(segments) => segments.count() > 0,
+        _ => false,
+    })
 }
 
 /// What is judged at a point: the output in the place of the instance.
@@ -271,13 +255,10 @@ fn judge_point(
     judge: &Judge,
     cast: &Cast<'_>,
     instance: usize,
-    output: &[u8],
+    output: &Module,
     after: usize,
     linked: bool,
 ) -> Result<(), String> {
-    let output = judge
-        .compile(output)
-        .map_err(|e| format!("the output is not valid: {e:?}"))?;
     let mut world = judge.world(&cast.script.name);
     let mut instances = HashMap::new();
     let (first, module) = cast.made[instance];
@@ -322,7 +303,7 @@ fn judge_point(
             }
         }
     }
-    let made = world.instantiate(&output);
+    let made = world.instantiate(output);
     let made = made.map_err(|e| format!("the output cannot be instantiated: {e:?}"))?;
     let next = instances.len().max(instance + 1);
     instances.insert(instance, made);
@@ -370,12 +351,7 @@ fn judge_point(
 }
 
 /// Judges every point of one instance.
-fn judge_instance(
-    judge: &Judge,
-    cast: &Cast<'_>,
-    instance: usize,
-    engine: Engine,
-) -> (bool, Counts) {
+fn judge_instance(judge: &Judge, cast: &Cast<'_>, instance: usize, maker: Maker) -> (bool, Counts) {
     let mut counts = Counts::default();
     let (made, module) = cast.made[instance];
     let importers = cast.imports.iter().chain(cast.failing.values());
@@ -400,20 +376,28 @@ fn judge_instance(
         left_out("a module is imported under several names", points);
         return (linked, counts);
     };
-    let mut session = match session(cast, instance, &names, engine) {
-        Ok(session) => session,
-        Err(Error::Unsupported { .. }) => {
+    let preloads = names.iter().map(|(of, name)| {
+        let (_, module) = cast.made[*of];
+        (name.clone(), &cast.script.modules[module][..])
+    });
+    let preloads: Vec<_> = preloads.collect();
+    let wasm = &cast.script.modules[module];
+    let mut subject = match maker.make(judge, &cast.script.name, &preloads, wasm) {
+        Ok(subject) => subject,
+        Err(No::Engine) => {
             left_out("the engine does not run it", points);
             return (linked, counts);
         }
-        Err(error) => {
-            counts
-                .crashed
-                .push(format!("{}: no session: {error:?}", place(made)));
+        Err(No::Refused(reason)) => {
+            *counts.refused.entry(reason).or_default() += points;
+            return (linked, counts);
+        }
+        Err(No::Crashed(what)) => {
+            counts.crashed.push(format!("{}: {what}", place(made)));
             return (linked, counts);
         }
     };
-    let mut last: Option<Vec<u8>> = None;
+    let mut last: Option<(Vec<u8>, Module)> = None;
     for (point, after) in std::iter::once(made + 1)
         .chain(asked.iter().map(|at| at + 1))
         .enumerate()
@@ -422,7 +406,7 @@ fn judge_instance(
             let Action::Ask { what, .. } = &steps[after - 1].action else {
                 unreachable!("only such steps are in the list");
             };
-            if let Err(Error::Unsupported { .. } | Error::Option { .. }) = ask(&mut session, what) {
+            if subject.ask(what).is_err() {
                 let more = points - point;
                 *counts
                     .left_out
@@ -435,47 +419,32 @@ fn judge_instance(
             *counts.left_out.entry(reason.into()).or_default() += points - point;
             break;
         }
-        match session.snapshot() {
-            Ok(outcome) => {
-                if last.as_ref() == Some(&outcome.wasm) {
-                    counts.right += 1;
-                    continue;
-                }
-                let judged = judge_point(judge, cast, instance, &outcome.wasm, after, linked);
+        match subject.snapshot() {
+            Ok(wasm) => {
+                let output = match last.take() {
+                    Some((last, output)) if last == wasm => Ok(output),
+                    _ => judge.compile(&wasm),
+                };
+                let judged = output
+                    .map_err(|e| format!("the output is not valid: {e:?}"))
+                    .and_then(|output| {
+                        let (_, output) = last.insert((wasm, output));
+                        judge_point(judge, cast, instance, output, after, linked)
+                    });
                 match judged {
                     Ok(()) => counts.right += 1,
                     Err(what) => counts.wrong.push(format!("{}: {what}", place(after - 1))),
                 }
-                last = Some(outcome.wasm);
             }
-            Err(error @ Error::Internal { .. }) => {
-                counts
-                    .crashed
-                    .push(format!("{}: {error}", place(after - 1)));
-            }
-            Err(error) => {
-                *counts.refused.entry(reason(&error)).or_default() += 1;
-            }
+            Err(No::Crashed(what)) => counts.crashed.push(format!("{}: {what}", place(after - 1))),
+            Err(No::Refused(reason)) => *counts.refused.entry(reason).or_default() += 1,
+            Err(No::Engine) => left_out("the engine does not run it", 1),
         }
     }
     (linked, counts)
 }
 
-/// An error without what is of one module only.
-fn reason(error: &Error) -> String {
-    match error {
-        Error::Unrepresentable { item, change, .. } => {
-            let kind = item
-                .split(|c: char| c.is_ascii_digit())
-                .next()
-                .unwrap_or_default();
-            format!("{} … {change}", kind.trim())
-        }
-        other => other.to_string(),
-    }
-}
-
-fn judge_all(engine: Engine) -> [Counts; 2] {
+fn judge_all(maker: Maker) -> [Counts; 2] {
     use std::sync::Mutex;
     let scripts = scripts();
     let next = std::sync::atomic::AtomicUsize::new(0);
@@ -504,7 +473,7 @@ fn judge_all(engine: Engine) -> [Counts; 2] {
             let cast = Cast::new(&script, &judge);
             for instance in 0..cast.made.len() {
                 let judged = catch_unwind(AssertUnwindSafe(|| {
-                    judge_instance(&judge, &cast, instance, engine)
+                    judge_instance(&judge, &cast, instance, maker)
                 }));
                 let (linked, counts) = judged.unwrap_or_else(|panic| {
                     let text = panic.downcast_ref::<String>().cloned();
@@ -529,44 +498,71 @@ fn judge_all(engine: Engine) -> [Counts; 2] {
     all.into_inner().unwrap()
 }
 
-fn print(engine: Engine, counts: &[Counts; 2]) {
+fn print(who: &str, counts: &[Counts; 2]) {
+    /// How many of the points that went wrong are told.
+    const TOLD: usize = 20;
     for (kind, counts) in ["alone", "linked"].iter().zip(counts) {
-        let refused: usize = counts.refused.values().sum();
-        let left_out: usize = counts.left_out.values().sum();
-        println!(
-            "{engine:?}, modules that stand {kind}: {} right, {refused} refused, {} wrong, \
-             {} crashed ({left_out} left out)",
+        let of = |reasons: &BTreeMap<String, usize>| reasons.values().sum::<usize>();
+        let numbers = [
             counts.right,
+            of(&counts.refused),
             counts.wrong.len(),
             counts.crashed.len(),
-        );
+            of(&counts.left_out),
+        ];
+        let numbers = numbers.map(|n| format!("{n:>7}"));
+        println!("| {who:<36} | {kind:<6} | {} |", numbers.join(" | "));
         for (what, reasons) in [("refused", &counts.refused), ("left out", &counts.left_out)] {
             for (reason, count) in reasons {
-                println!("  {what} {count:>6}  {reason}");
+                println!("    {what} {count:>6}: {reason}");
             }
         }
-        for wrong in &counts.wrong {
-            println!("  wrong: {wrong}");
-        }
-        for crashed in &counts.crashed {
-            println!("  crashed: {crashed}");
+        for (what, places) in [("wrong", &counts.wrong), ("crashed", &counts.crashed)] {
+            for place in places.iter().take(TOLD) {
+                println!("    {what}: {place}");
+            }
         }
     }
 }
 
+/// By default on one engine; with `SPEC=all` on all of them, and the peer beside them.
 #[test]
 fn every_point_of_every_script() {
-    let engines = match std::env::var("SPEC_ENGINES").as_deref() {
-        Ok("all") => vec![Engine::Optimizing, Engine::Baseline, Engine::Interpreter],
-        _ => vec![Engine::Optimizing],
-    };
+    let mut subjects = vec![("wizer on Cranelift", Maker::Session(Engine::Optimizing))];
+    if std::env::var("SPEC").is_ok_and(|which| which == "all") {
+        subjects.push(("wizer on Winch", Maker::Session(Engine::Baseline)));
+        subjects.push(("wizer on wasmi", Maker::Session(Engine::Interpreter)));
+        subjects.push(("wasmtime-wizer 48 on Cranelift", Maker::Peer));
+    }
+    println!("| who | modules | right | refused | wrong | crashed | left out |");
     let mut failed = false;
-    for engine in engines {
-        let counts = judge_all(engine);
-        print(engine, &counts);
-        failed |= counts
-            .iter()
-            .any(|c| !c.wrong.is_empty() || !c.crashed.is_empty());
+    for (who, maker) in subjects {
+        let counts = judge_all(maker);
+        print(who, &counts);
+        let is_ours = matches!(maker, Maker::Session(_));
+        let is_bad = |c: &Counts| !c.wrong.is_empty() || !c.crashed.is_empty() || c.right == 0;
+        failed |= is_ours && counts.iter().any(is_bad);
     }
     assert!(!failed, "see above");
+}
+
+/// The input in the place of the output is not the same, and the judge says so.
+#[test]
+fn a_module_that_was_not_initialized_is_found_out() {
+    let text = r#"
+        (module
+          (global $n (mut i32) (i32.const 0))
+          (func (export "next") (result i32)
+            (global.set $n (i32.add (global.get $n) (i32.const 1)))
+            (global.get $n)))
+        (assert_return (invoke "next") (i32.const 1))
+        (assert_return (invoke "next") (i32.const 2))"#;
+    let judge = Judge::new();
+    let script = script::read("counting", text).unwrap();
+    let cast = Cast::new(&script, &judge);
+    let input = cast.compiled[0].as_ref().unwrap();
+    assert!(judge_point(&judge, &cast, 0, input, 1, false).is_ok());
+    assert!(judge_point(&judge, &cast, 0, input, 2, false).is_err());
+    let (linked, counts) = judge_instance(&judge, &cast, 0, Maker::Session(Engine::Optimizing));
+    assert!(!linked && counts.right == 3 && counts.wrong.is_empty());
 }

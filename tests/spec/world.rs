@@ -38,6 +38,8 @@ pub fn spectest(script: &str) -> String {
 /// An engine, and modules compiled for it.
 pub struct Judge {
     pub engine: Engine,
+    /// `spectest` without and with shared memory.
+    spectest: [Module; 2],
 }
 
 impl Judge {
@@ -55,7 +57,9 @@ impl Judge {
             // What a script tells of recursion without end is told sooner.
             .max_wasm_stack(256 << 10);
         let engine = Engine::new(&config).unwrap();
-        Judge { engine }
+        let spectest = ["", "threads/"]
+            .map(|script| Module::new(&engine, wat::parse_str(spectest(script)).unwrap()).unwrap());
+        Judge { engine, spectest }
     }
 
     pub fn compile(&self, wasm: &[u8]) -> Result<Module, Error> {
@@ -67,10 +71,8 @@ impl Judge {
         let mut store = Store::new(&self.engine, ());
         let mut linker = Linker::new(&self.engine);
         linker.allow_shadowing(true);
-        let spectest = self
-            .compile(&wat::parse_str(spectest(script)).unwrap())
-            .unwrap();
-        let spectest = linker.instantiate(&mut store, &spectest).unwrap();
+        let spectest = &self.spectest[usize::from(script.starts_with("threads/"))];
+        let spectest = linker.instantiate(&mut store, spectest).unwrap();
         linker.instance(&mut store, "spectest", spectest).unwrap();
         World { store, linker }
     }
@@ -91,6 +93,18 @@ impl World {
         self.linker
             .instance(&mut self.store, name, instance)
             .unwrap();
+    }
+
+    /// The value of an exported global.
+    pub fn global(&mut self, instance: Instance, name: &str) -> Option<Val> {
+        let global = instance.get_global(&mut self.store, name)?;
+        Some(global.get(&mut self.store))
+    }
+
+    /// What is in an exported memory.
+    pub fn memory(&mut self, instance: Instance, name: &str) -> Option<Vec<u8>> {
+        let memory = instance.get_memory(&mut self.store, name)?;
+        Some(memory.data(&self.store).to_vec())
     }
 
     /// Asks an instance, and says what is wrong with the answer.
