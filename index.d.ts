@@ -37,6 +37,17 @@ export interface WizerOptions {
   keepInitFunc?: boolean
 
   /**
+   * Calls of exports before that of the initialization function, or instead where the module has none: in their order,
+   * after a reactor's `_initialize`. Arguments are numbers as the WebAssembly text format writes them, and `null` for a
+   * reference; a name with other characters stands in quotation marks. A call of the initialization function takes its
+   * place. {@link Session} calls with values of JavaScript, and gives results.
+   *
+   * @example ['load(1, 2.5)', '"my func"()']
+   * @default []
+   */
+  invoke?: string[]
+
+  /**
    * New names for exports, as `{ newName: oldName }`. An export that has the new name already is overwritten. An old
    * name that the module does not export is a warning in the report.
    *
@@ -262,6 +273,50 @@ export interface WizerOptions {
    * @default undefined
    */
   onProgress?: (progress: Progress) => void
+}
+
+/**
+ * An instance of a module that goes on: call its exports, write it as it is, go on, write it again. Steps that are asked
+ * for while another one goes on come after it, in their order.
+ *
+ * Effects happen at once and once. A call that traps leaves behind what it did until then, and the session can go on. The
+ * `timeout` is for instantiation and for each call; a session that it or `signal` has ended is of no more use.
+ *
+ * @example
+ * const session = await Session.create(bytes, { allowWasi: true })
+ * await session.call('load', 1, 2n)
+ * await writeFile('loaded.wasm', await session.snapshot())
+ * await session.close()
+ */
+export class Session {
+  private constructor()
+
+  /**
+   * Instantiates a module. Nothing but its start function runs: neither `_initialize` nor the initialization function.
+   * With the engine `auto`, code is compiled: a session cannot begin anew on another engine.
+   */
+  static create(wasm: Wasm, options?: WizerOptions): Promise<Session>
+
+  /**
+   * Calls an exported function, with values converted as the WebAssembly JavaScript API does: an `i64` is a BigInt, an
+   * `externref` any value. A reference to a function is an opaque handle, which can be given back to this session.
+   *
+   * @returns nothing, the result, or an array of the results
+   * @throws a {@link WizerError} where it traps, or a `TypeError` for values that do not fit
+   */
+  call(name: string, ...args: unknown[]): Promise<any>
+
+  /**
+   * Writes the module as it is. Initialization functions that were called are exported no more: `_initialize`, and unless
+   * `keepInitFunc` says otherwise, `initFunc` or what it is by default.
+   */
+  snapshot(): Promise<Bytes>
+
+  /** As {@link Session.snapshot}, and tells what happened. Captured output is what was written since the last time. */
+  snapshotWithReport(): Promise<Snapshot>
+
+  /** Gives the instance's memory back. Steps that were asked for are done before. */
+  close(): Promise<void>
 }
 
 /** Functions by the two names of the imports that they serve. */

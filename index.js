@@ -7,6 +7,7 @@ const { isMainThread } = require('node:worker_threads')
 const { loadBinding } = require('./platform.js')
 const { ImportCalls } = require('./lib/imports.js')
 const { WizerError } = require('./lib/error.js')
+const { Values } = require('./lib/values.js')
 const { check, optionError, toBytes } = require('./lib/options.js')
 
 let binding
@@ -51,7 +52,8 @@ class Job {
     this.isText = typeof wasm === 'string'
     this.signal = signal
     this.onProgress = onProgress
-    this.calls = new ImportCalls(() => this.run, imports)
+    this.values = new Values()
+    this.calls = new ImportCalls(() => this.run, this.values, imports)
     const named = (value = {}, what) =>
       Object.entries(value).map(([name, bytes]) => ({ name, bytes: toBytes(bytes, `\`${what}\` at ${JSON.stringify(name)}`) }))
     const contents = { files: named(files, 'files'), preload: named(preload, 'preload') }
@@ -99,15 +101,20 @@ class Job {
     }
   }
 
-  async start() {
+  /** Does one thing on the thread pool: a whole run, or a step of a session. */
+  async during(work) {
     const unlisten = this.listen()
     try {
-      const settled = await this.run.start(this.wasm, !isMainThread)
+      const settled = await work(this.run)
       this.run.flush()
       return this.outcome(settled)
     } finally {
       unlisten()
     }
+  }
+
+  start() {
+    return this.during((run) => run.start(this.wasm, !isMainThread))
   }
 
   startSync() {
@@ -119,13 +126,13 @@ class Job {
     }
   }
 
-  outcome({ wasm, report, stdout, stderr, error }) {
+  outcome({ wasm, report, stdout, stderr, error, values }) {
     const output = { ...(stdout && { stdout }), ...(stderr && { stderr }) }
     if (this.thrown) {
       const options = { code: 'ERR_WIZER_CALLBACK', cause: this.thrown.value, ...output }
       throw new WizerError('the callback `onProgress` threw', options)
     }
-    if (!error) return { wasm, report: JSON.parse(report), ...output }
+    if (!error) return { values, wasm, ...(report && { report: JSON.parse(report) }), ...output }
     const { code, wasmBacktrace } = error
     const isPath = this.isText && code === 'ERR_WIZER_INVALID_MODULE'
     const message = isPath ? `${error.message}; a string is a module's text and no path: give the bytes, from \`readFile\`` : error.message
@@ -144,12 +151,75 @@ function wizerSync(wasm, options) {
 }
 
 async function snapshot(wasm, options) {
-  return new Job(wasm, options).start()
+  const { wasm: initialized, report, stdout, stderr } = await new Job(wasm, options).start()
+  return { wasm: initialized, report, ...(stdout && { stdout }), ...(stderr && { stderr }) }
 }
+
+/** Only this file makes sessions. */
+const MADE_HERE = Symbol()
+
+/** An instance that goes on: one step after the other, in the order in which they were asked for. */
+class Session {
+  #job
+  #last = Promise.resolve()
+  #closed = false
+
+  constructor(made, job) {
+    if (made !== MADE_HERE) throw new TypeError('a session is made by `Session.create`')
+    this.#job = job
+  }
+
+  static async create(wasm, options) {
+    const job = new Job(wasm, options)
+    await job.during((run) => run.open(job.wasm, !isMainThread))
+    job.wasm = undefined
+    return new Session(MADE_HERE, job)
+  }
+
+  #step(work) {
+    if (this.#closed) return Promise.reject(new WizerError('the session is closed', { code: 'ERR_WIZER_OPTION' }))
+    const step = this.#last.then(work)
+    this.#last = step.then(noop, noop)
+    return step
+  }
+
+  call(name, ...args) {
+    return this.#step(async () => {
+      const job = this.#job
+      const type = job.run.exportType(String(name))
+      if (!type) throw new WizerError(`the module exports no function \`${name}\``, { code: 'ERR_WIZER_OPTION' })
+      const given = job.values.args(args, type.params)
+      job.calls.thrown = undefined
+      const { values } = await job.during((run) => run.callExport(String(name), given, !isMainThread))
+      return job.values.result(values, type.results)
+    })
+  }
+
+  async snapshot() {
+    return (await this.snapshotWithReport()).wasm
+  }
+
+  snapshotWithReport() {
+    return this.#step(async () => {
+      const { wasm, report, stdout, stderr } = await this.#job.during((run) => run.write(!isMainThread))
+      return { wasm, report, ...(stdout && { stdout }), ...(stderr && { stderr }) }
+    })
+  }
+
+  async close() {
+    if (this.#closed) return
+    const closed = this.#step(() => this.#job.during((run) => run.close(!isMainThread)))
+    this.#closed = true
+    await closed
+  }
+}
+
+const noop = () => {}
 
 module.exports = wizer
 module.exports.wizer = wizer
 module.exports.wizerSync = wizerSync
 module.exports.snapshot = snapshot
+module.exports.Session = Session
 module.exports.WizerError = WizerError
 module.exports.default = wizer

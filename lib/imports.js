@@ -1,36 +1,9 @@
 'use strict'
 
-// Calls of JavaScript functions by a module, with values converted as the WebAssembly JavaScript
-// API converts them. https://webassembly.github.io/spec/js-api/#towebassemblyvalue
+// Calls of JavaScript functions by a module.
 
 const { isMarkedAsUntransferable, markAsUntransferable } = require('node:worker_threads')
 const { WizerError } = require('./error.js')
-
-/** Makes a JavaScript value one of a WebAssembly type, or throws a `TypeError`. */
-function toWebAssembly(value, type, externs) {
-  switch (type) {
-    case 'i32':
-      return value | 0
-    case 'i64':
-      return BigInt.asIntN(64, value)
-    case 'f32':
-      return Math.fround(value)
-    case 'f64':
-      return +value
-    case 'externref':
-      return value === null ? null : externs.push(value) - 1
-    default:
-      // Functions and v128 have no counterpart here; null does.
-      if (value === null && type.endsWith('ref')) return null
-      throw new TypeError(`a value of the WebAssembly type ${type} cannot come from JavaScript here`)
-  }
-}
-
-function toJavaScript(value, type, externs) {
-  if (type === 'externref') return value === null ? null : externs[value]
-  if (value === undefined) throw new TypeError(`a value of the WebAssembly type ${type} cannot be seen by JavaScript here`)
-  return value
-}
 
 /** What a function gives back, as the list of its results. */
 function toResults(returned, types) {
@@ -47,11 +20,11 @@ function toResults(returned, types) {
 class ImportCalls {
   /**
    * @param getRun gives the native run, once there is one
+   * @param values the values of the run
    * @param imports the option of that name
    */
-  constructor(getRun, imports) {
-    /** Host references that the module may hold, by their number. */
-    this.externs = []
+  constructor(getRun, values, imports) {
+    this.values = values
     /** What the last import threw that failed, as `{ value }`. */
     this.thrown = undefined
     this.getRun = getRun
@@ -79,17 +52,16 @@ class ImportCalls {
   /** Handles one call. Returns the results, or what to say where the function threw. */
   dispatch(index, args, params, results) {
     try {
-      const { externs } = this
-      const values = args.map((value, i) => toJavaScript(value, params[i], externs))
+      const given = args.map((value, i) => this.values.toJavaScript(value, params[i]))
       const call = this.functions[index]
-      const returned = call(...values)
+      const returned = call(...given)
       if (typeof returned?.then === 'function') {
         const { module, name } = this.names[index]
         // Nobody will wait for it, so nobody else would hear of its failure.
         Promise.resolve(returned).catch(() => {})
         throw new TypeError(`the import ${module}.${name} returned a promise, but imports must be synchronous`)
       }
-      return toResults(returned, results).map((value, i) => toWebAssembly(value, results[i], externs))
+      return toResults(returned, results).map((value, i) => this.values.toWebAssembly(value, results[i]))
     } catch (error) {
       this.thrown = { value: error }
       const { module, name } = this.names[index]
@@ -112,11 +84,9 @@ class ImportCalls {
       call: (name, ...args) => {
         const type = this.inCall((run) => run.functionType(String(name)))
         if (type === null) throw new WizerError(`the module exports no function \`${name}\``, { code: 'ERR_WIZER_HOST' })
-        const { externs } = this
-        // Missing arguments are undefined and further ones ignored, as for exports in JavaScript.
-        const values = type.params.map((param, i) => toWebAssembly(args[i], param, externs))
+        const given = this.values.args(args, type.params)
         this.thrown = undefined
-        const returned = this.inCall((run) => run.call(String(name), values))
+        const returned = this.inCall((run) => run.call(String(name), given))
         if (!Array.isArray(returned)) {
           const { code, message } = returned
           const { thrown } = this
@@ -124,8 +94,7 @@ class ImportCalls {
           if (thrown && code === 'ERR_WIZER_IMPORT_FAILED') throw thrown.value
           throw new WizerError(`the call of the export \`${name}\` failed: ${message}`, { code })
         }
-        const results = returned.map((value, i) => toJavaScript(value, type.results[i], externs))
-        return results.length > 1 ? results : results[0]
+        return this.values.result(returned, type.results)
       },
     }
   }

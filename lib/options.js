@@ -56,6 +56,7 @@ const kinds = {
 const options = {
   initFunc: 'string',
   keepInitFunc: 'boolean',
+  invoke: 'strings',
   renameFuncs: 'stringsByName',
   allowWasi: 'boolean',
   inheritStdio: 'boolean',

@@ -44,7 +44,7 @@ const steps = [
   ['lint', 'types', () => npmBin('typescript/bin/tsc', [])],
   ['lint', 'cargo fmt', () => run('cargo', ['fmt', '--check'])],
   ['lint', 'cargo clippy', () => run('cargo', ['clippy', '--locked', '--all-features', '--all-targets', '--', '-D', 'warnings'])],
-  ['rust', 'cargo test', () => run('cargo', ['test', '--locked', '--all-features'], { env: inTest })],
+  ['rust', 'cargo test', () => run('cargo', ['test', '--locked', '--all-features'], { env: { ...inTest, SPEC: 'all' } })],
   ['js', 'build the addon', () => (options.prebuilt ? 'skipped: --prebuilt' : void build())],
   ['js', 'install AssemblyScript', () => install(join(root, 'examples', 'assemblyscript'))],
   ...nodeSteps(),

@@ -13,6 +13,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 use crate::error::Error;
 use crate::host::stdio::{Standard, write_all};
+use crate::invoke::Invocation;
 use crate::options::{self, CacheLocation, Dir, Options, Preload, PreloadSource};
 use crate::report::Report;
 use crate::wizer::{Failure, Outcome, Wizer};
@@ -51,6 +52,15 @@ struct Args {
     /// before it, once.
     #[arg(short = 'f', long, value_name = "NAME")]
     init_func: Option<String>,
+
+    /// Call an export before the initialization function, or instead where there is none
+    ///
+    /// May be given several times; the calls come in their order, after a reactor's
+    /// `_initialize`. Arguments are numbers as the WebAssembly text format writes them, and `null`
+    /// for a reference: `--invoke 'load(1, 2.5)'`. A name with other characters than these stands
+    /// in quotation marks: `--invoke '"my func"(1)'`.
+    #[arg(long, value_name = "NAME(ARGS)", value_parser = Invocation::parse)]
+    invoke: Vec<Invocation>,
 
     /// Rename an export of the output, overwriting one that has the new name
     ///
@@ -265,6 +275,7 @@ impl Args {
         let mut options = Options {
             init_func: self.init_func.clone(),
             keep_init_func: self.keep_init_func.unwrap_or(false),
+            invoke: self.invoke.clone(),
             renames: self.rename_func.clone(),
             allow_preload_changes: self.allow_preload_changes.unwrap_or(false),
             engine: self.engine,

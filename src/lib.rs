@@ -38,6 +38,7 @@ mod engine;
 mod error;
 mod host;
 mod instrument;
+mod invoke;
 mod module;
 mod options;
 mod report;

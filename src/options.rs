@@ -1,5 +1,6 @@
 //! One description of a run, filled by the Rust builder, the command line and JavaScript alike.
 
+use crate::invoke::Invocation;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,8 @@ pub struct Options {
     pub init_func: Option<String>,
     /// Whether the output still exports the initialization function.
     pub keep_init_func: bool,
+    /// Calls before that of the initialization function.
+    pub invoke: Vec<Invocation>,
     /// New export names, as (new, old).
     pub renames: Vec<(String, String)>,
     /// Modules that are instantiated first and may be imported from.

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wasmparser::FuncType;
+
 use crate::engine::stack::on_large_stack;
 use crate::engine::tier::{Job, Ran};
 use crate::error::{Error, counted};
@@ -11,11 +13,11 @@ use crate::options::{Options, Phase};
 use crate::report::Clock;
 use crate::rewrite::rewrite;
 use crate::value::Value;
-use crate::wizer::Outcome;
 use crate::wizer::facts::{Facts, memory_report};
 use crate::wizer::modules::{Sources, to_binary};
 use crate::wizer::plan::Plan;
 use crate::wizer::steps::{self, Run};
+use crate::wizer::{Failure, Outcome};
 
 /// An instance of a module, to be called and written step by step. Made by
 /// [`Wizer::session`](crate::Wizer::session).
@@ -36,8 +38,7 @@ pub struct Session {
 
 /// What can be done with an export.
 enum Exported {
-    /// It can be called with so many arguments.
-    Function(usize),
+    Function(FuncType),
     Global,
     Other,
 }
@@ -46,8 +47,8 @@ fn exports(module: &Module<'_>) -> BTreeMap<String, Exported> {
     let exports = module.exports.iter().map(|export| {
         let exported = match export.kind {
             ExternKind::Func => {
-                let ty = module.function_type(export.index);
-                Exported::Function(ty.map_or(0, |ty| ty.params().len()))
+                let ty = module.function_type(export.index).cloned();
+                Exported::Function(ty.unwrap_or_else(|| FuncType::new([], [])))
             }
             ExternKind::Global => Exported::Global,
             _ => Exported::Other,
@@ -62,7 +63,7 @@ impl Session {
         wasm: &[u8],
         mut options: Options,
         make_linker: Option<&crate::wizer::LinkerMaker>,
-    ) -> Result<Session, Error> {
+    ) -> Result<Session, Box<Failure>> {
         if options.timeout.is_some() || options.interrupt.is_some() {
             options.interrupt = Some(options.interrupt.unwrap_or_default().child());
         }
@@ -88,9 +89,17 @@ impl Session {
             let ran = ran.map_err(|error| validation.wait().err().unwrap_or(error))?;
             Ok::<_, Error>((modules.into_code(), ran))
         })?;
-        let (run, ran) = ran.split();
+        let (run, mut ran) = ran.split();
+        let run = run.map_err(|error| {
+            let (stdout, stderr) = ran.engine.host().captured();
+            Box::new(Failure {
+                error,
+                stdout,
+                stderr,
+            })
+        })?;
         Ok(Session {
-            run: run?,
+            run,
             ran,
             code,
             wasm,
@@ -120,13 +129,13 @@ impl Session {
     /// # Ok::<(), wizer::Error>(())
     /// ```
     pub fn call(&mut self, export: &str, args: &[Value]) -> Result<Vec<Value>, Error> {
-        let Some(Exported::Function(takes)) = self.exports.get(export) else {
+        let Some(ty) = self.function_type(export) else {
             return Err(Error::option(format!(
                 "the module exports no function `{export}`"
             )));
         };
-        if *takes != args.len() {
-            let takes = counted(*takes as u64, "argument");
+        if ty.params().len() != args.len() {
+            let takes = counted(ty.params().len() as u64, "argument");
             let message = format!("`{export}` takes {takes}, and {} were given", args.len());
             return Err(Error::option(message));
         }
@@ -146,6 +155,29 @@ impl Session {
             }
             None => result,
         }
+    }
+
+    /// The type of an exported function.
+    ///
+    /// ```
+    /// let wat = r#"(module (func (export "half") (param f64) (result f64)
+    ///   (f64.mul (local.get 0) (f64.const 0.5))))"#;
+    /// let session = wizer::Wizer::new().session(wat.as_bytes())?;
+    /// assert_eq!(session.function_type("half").unwrap().params(), [wizer::ValType::F64]);
+    /// assert!(session.function_type("third").is_none());
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn function_type(&self, export: &str) -> Option<&FuncType> {
+        match self.exports.get(export)? {
+            Exported::Function(ty) => Some(ty),
+            _ => None,
+        }
+    }
+
+    /// What the guest has written since it was last asked for, to standard output and to standard
+    /// error, where that is captured.
+    pub(crate) fn output(&mut self) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+        self.ran.engine.host().captured()
     }
 
     /// The value of an exported global.

@@ -125,6 +125,12 @@ impl Wizer {
     /// # Ok::<(), wizer::Error>(())
     /// ```
     pub fn session(&self, wasm: &[u8]) -> Result<Session, Error> {
+        self.session_or_output(wasm)
+            .map_err(|failure| failure.error)
+    }
+
+    /// As [`Wizer::session`], and keeps the guest's captured output of a start that failed.
+    pub(crate) fn session_or_output(&self, wasm: &[u8]) -> Result<Session, Box<Failure>> {
         Session::open(wasm, self.options.clone(), self.make_linker.as_deref())
     }
 
@@ -239,12 +245,17 @@ fn pipeline(
 }
 
 /// Instantiates everything and runs what is to be run, each function once: the start function,
-/// the reactor's `_initialize`, the initialization function.
+/// the reactor's `_initialize`, what the user asks for, the initialization function.
 fn initialize(engine: &mut dyn Engine, plan: &Plan, modules: &Modules<'_>) -> Result<Run, Error> {
     let run = steps::instantiate(engine, modules)?;
     if plan.reactor {
         engine.call(run.main, REACTOR_INIT, REACTOR_INIT, &[])?;
     }
-    engine.call(run.main, &plan.init_func, &plan.init_func, &[])?;
+    for (name, args) in &plan.invoke {
+        engine.call(run.main, name, name, args)?;
+    }
+    if let Some(name) = &plan.init_func {
+        engine.call(run.main, name, name, &[])?;
+    }
     Ok(run)
 }

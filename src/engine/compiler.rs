@@ -528,7 +528,7 @@ impl Host {
     ) -> wasmtime::Result<()> {
         let args: Vec<Value> = params
             .iter()
-            .map(|value| from_val(&mut caller, value))
+            .map(|value| hand_out(&mut caller, value))
             .collect();
         let mut guest = CallingGuest {
             caller: &mut caller,

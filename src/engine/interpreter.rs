@@ -430,7 +430,7 @@ impl Host {
         out: &mut [Val],
         types: &[wasmi::ValType],
     ) -> Result<(), wasmi::Error> {
-        let args: Vec<Value> = params.iter().map(|v| from_val(&caller, v)).collect();
+        let args: Vec<Value> = params.iter().map(|v| hand_out(&mut caller, v)).collect();
         let mut guest = CallingGuest {
             caller: &mut caller,
         };

@@ -201,6 +201,8 @@ pub struct JsSide {
     worker: Arc<WorkerSide>,
     /// Ends the run when the environment goes away.
     interrupt: Arc<Interrupt>,
+    /// Whether more steps may follow the one that goes on.
+    goes_on: Cell<bool>,
     /// How many imports are being called.
     depth: Cell<usize>,
     views: RefCell<Vec<View>>,
@@ -227,6 +229,7 @@ pub fn pair(
         to_worker: RefCell::new(Some(to_worker)),
         worker: Arc::clone(&worker),
         interrupt,
+        goes_on: Cell::new(false),
         depth: Cell::new(0),
         views: RefCell::default(),
     });
@@ -318,8 +321,7 @@ impl JsSide {
             Either::A(JsValues(values)) => values,
             Either::B(message) => return Ok(Err(message)),
         };
-        let typed = values.iter().zip(ty.results());
-        let typed: Option<Vec<Value>> = typed.map(|(value, ty)| with_type(*value, *ty)).collect();
+        let typed = with_types(&JsValues(values), ty.results());
         Ok(typed.ok_or_else(|| "an import returned values of other types".into()))
     }
 
@@ -419,11 +421,8 @@ impl JsSide {
     /// Calls an exported function, with arguments that fit its type.
     pub fn call(&self, name: &str, args: JsValues) -> napi::Result<Result<JsValues, TrapReason>> {
         let args = match self.function_type(name)? {
-            Some(ty) if ty.params().len() == args.0.len() => {
-                let typed = args.0.iter().zip(ty.params());
-                typed.map(|(value, ty)| with_type(*value, *ty)).collect()
-            }
-            _ => None,
+            Some(ty) => with_types(&args, ty.params()),
+            None => None,
         };
         let Some(args) = args else {
             let message = format!("the arguments do not fit the function `{name}`");
@@ -489,6 +488,11 @@ impl JsSide {
     pub fn abandon(&self) {
         self.interrupt.abort();
         self.close();
+    }
+
+    /// This is a session, of which more steps may follow.
+    pub fn goes_on(&self) {
+        self.goes_on.set(true);
     }
 
     /// Nobody is to wait for JavaScript any more.
@@ -669,11 +673,13 @@ unsafe extern "C" fn on_wake(
 unsafe extern "C" fn finalize(_env: sys::napi_env, data: *mut c_void, _hint: *mut c_void) {
     // SAFETY: `data` is what `Rc::into_raw` gave in `Waker::new`, and this is called once.
     let js = unsafe { Rc::from_raw(data as *const JsSide) };
-    js.close();
+    if !js.goes_on.get() {
+        js.close();
+    }
 }
 
 /// Values on their way from or to JavaScript: numbers, BigInts, and `null` for null references.
-/// Host references travel as the number that index.js gave them.
+/// Host references travel as the number that index.js gave them, functions as BigInts.
 pub struct JsValues(pub Vec<Value>);
 
 impl TypeName for JsValues {
@@ -713,6 +719,13 @@ impl ToNapiValue for JsValues {
                     Value::Ref(Reference::Null) => sys::napi_get_null(env, &mut js),
                     Value::Ref(Reference::Extern(number)) => {
                         sys::napi_create_uint32(env, number, &mut js)
+                    }
+                    // index.js makes an opaque handle of it.
+                    Value::Ref(Reference::Func(number)) => {
+                        sys::napi_create_bigint_uint64(env, number, &mut js)
+                    }
+                    Value::Ref(Reference::I31(bits)) => {
+                        sys::napi_create_int32(env, (bits << 1) as i32 >> 1, &mut js)
                     }
                     // JavaScript has no value for it; index.js says so by the types.
                     Value::V128(_) | Value::Ref(_) => sys::napi_get_undefined(env, &mut js),
@@ -760,6 +773,16 @@ impl FromNapiValue for JsValues {
     }
 }
 
+/// The bits of an `i31`.
+const I31: u32 = 0x7fff_ffff;
+
+/// Values that index.js has converted for these types.
+pub fn with_types(JsValues(values): &JsValues, types: &[ValType]) -> Option<Vec<Value>> {
+    let typed = values.iter().zip(types);
+    let typed = typed.map(|(value, ty)| with_type(*value, *ty));
+    (values.len() == types.len()).then(|| typed.collect())?
+}
+
 /// A value that index.js has converted for this type. A number of JavaScript may stand for
 /// several types.
 fn with_type(value: Value, ty: ValType) -> Option<Value> {
@@ -770,6 +793,12 @@ fn with_type(value: Value, ty: ValType) -> Option<Value> {
         (Value::I64(value), ValType::I64) => Value::I64(value),
         (Value::F64(bits), ValType::Ref(ty)) if ty.is_extern_ref() => {
             Value::Ref(Reference::Extern(f64::from_bits(bits) as u32))
+        }
+        (Value::F64(bits), ValType::Ref(_)) => {
+            Value::Ref(Reference::I31(f64::from_bits(bits) as i32 as u32 & I31))
+        }
+        (Value::I64(number), ValType::Ref(ty)) if !ty.is_extern_ref() => {
+            Value::Ref(Reference::Func(number as u64))
         }
         (Value::Ref(Reference::Null), ValType::Ref(ty)) if ty.is_nullable() => value,
         _ => return None,

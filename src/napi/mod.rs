@@ -7,10 +7,11 @@
 
 mod link;
 mod options;
+mod session;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use napi::bindgen_prelude::{AsyncTask, Buffer, Env, Function, Uint8Array, Unknown};
 use napi::{JsValue, Task};
@@ -21,6 +22,7 @@ use crate::host::interrupt::Interrupt;
 use crate::options::{Import, Options};
 use crate::wizer::{Failure, Outcome, Wizer};
 use link::{JsFunction, JsSide, JsValues, Waker};
+use session::{Slot, Step, StepTask};
 
 /// Runs the command line in this process, and returns its exit status.
 #[napi]
@@ -50,8 +52,9 @@ pub struct ImportName {
     pub name: String,
 }
 
-/// The end of a run: either `wasm` and `report` are there, or `error`.
+/// The end of a run: either `wasm` and `report` are there, or `error`. Of a call, `values`.
 #[napi(object, object_from_js = false)]
+#[derive(Default)]
 pub struct Settled {
     pub wasm: Option<Buffer>,
     /// JSON.
@@ -59,6 +62,7 @@ pub struct Settled {
     pub stdout: Option<Buffer>,
     pub stderr: Option<Buffer>,
     pub error: Option<NativeError>,
+    pub values: Option<JsValues>,
 }
 
 /// An error, in plain values.
@@ -90,6 +94,7 @@ pub struct Run {
     options: Options,
     js: Rc<JsSide>,
     interrupt: Arc<Interrupt>,
+    session: Slot,
 }
 
 #[napi]
@@ -122,7 +127,70 @@ impl Run {
             options,
             js,
             interrupt,
+            session: Slot::default(),
         })
+    }
+
+    /// Opens a session on the thread pool. This and each further step is awaited before the next.
+    #[napi(catch_unwind)]
+    pub fn open(
+        &self,
+        env: Env,
+        wasm: Uint8Array,
+        in_worker: bool,
+    ) -> napi::Result<AsyncTask<StepTask>> {
+        let wizer = SendWizer(Wizer::with_options(self.options.clone()));
+        self.step(env, Step::Open(wizer, wasm.to_vec()), in_worker)
+    }
+
+    /// Calls an export of the session.
+    #[napi(catch_unwind)]
+    pub fn call_export(
+        &self,
+        env: Env,
+        name: String,
+        args: JsValues,
+        in_worker: bool,
+    ) -> napi::Result<AsyncTask<StepTask>> {
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let ty = session.as_ref().and_then(|s| s.function_type(&name));
+        let args = ty.and_then(|ty| link::with_types(&args, ty.params()));
+        drop(session);
+        let misfit = || napi::Error::from_reason("the arguments do not fit the function");
+        self.step(env, Step::Call(name, args.ok_or_else(misfit)?), in_worker)
+    }
+
+    /// Writes the session's module as it is.
+    #[napi(catch_unwind)]
+    pub fn write(&self, env: Env, in_worker: bool) -> napi::Result<AsyncTask<StepTask>> {
+        self.step(env, Step::Snapshot, in_worker)
+    }
+
+    /// Ends the session.
+    #[napi(catch_unwind)]
+    pub fn close(&self, env: Env, in_worker: bool) -> napi::Result<AsyncTask<StepTask>> {
+        self.step(env, Step::Close, in_worker)
+    }
+
+    /// The type of a function that the session's module exports, or nothing where there is no
+    /// such function. Not while a step goes on.
+    #[napi(catch_unwind)]
+    pub fn export_type(&self, name: String) -> Option<FunctionType> {
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let ty = session.as_ref()?.function_type(&name)?;
+        Some(FunctionType {
+            params: link::type_names(ty.params()),
+            results: link::type_names(ty.results()),
+        })
+    }
+
+    fn step(&self, env: Env, step: Step, in_worker: bool) -> napi::Result<AsyncTask<StepTask>> {
+        self.js.goes_on();
+        Ok(AsyncTask::new(StepTask {
+            slot: Arc::clone(&self.session),
+            step,
+            waker: Waker::new(env.raw(), &self.js, in_worker)?,
+        }))
     }
 
     /// Runs on the thread pool. The promise is always resolved. `in_worker` says that this is no
@@ -224,7 +292,7 @@ impl Run {
 }
 
 /// A [`Wizer`] without a custom linker, the one part of it that is bound to its thread.
-struct SendWizer(Wizer);
+pub struct SendWizer(Wizer);
 
 // SAFETY: `Wizer::with_options` leaves the linker out, and all options are `Send` and `Sync`.
 unsafe impl Send for SendWizer {}
@@ -268,14 +336,13 @@ impl From<Result<Outcome, Box<Failure>>> for Settled {
                 wasm: Some(outcome.wasm.into()),
                 stdout: outcome.stdout.map(Into::into),
                 stderr: outcome.stderr.map(Into::into),
-                error: None,
+                ..Settled::default()
             },
             Err(failure) => Settled {
-                wasm: None,
-                report: None,
                 stdout: failure.stdout.map(Into::into),
                 stderr: failure.stderr.map(Into::into),
                 error: Some((&failure.error).into()),
+                ..Settled::default()
             },
         }
     }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::Contents;
 use crate::error::Error;
+use crate::invoke::Invocation;
 use crate::options::{CacheLocation, Dir, Engine, Options, Preload, PreloadSource, Stdin, Stdout};
 
 /// The options that JSON can carry, as `index.d.ts` documents them.
@@ -15,6 +16,7 @@ use crate::options::{CacheLocation, Dir, Engine, Options, Preload, PreloadSource
 struct Given {
     init_func: Option<String>,
     keep_init_func: bool,
+    invoke: Vec<String>,
     rename_funcs: BTreeMap<String, String>,
     allow_wasi: bool,
     inherit_stdio: Option<bool>,
@@ -92,6 +94,7 @@ pub fn read(json: &str, contents: Contents) -> Result<(Options, bool), Error> {
     let mut options = Options {
         init_func: given.init_func,
         keep_init_func: given.keep_init_func,
+        invoke: invocations(&given.invoke)?,
         renames: given.rename_funcs.into_iter().collect(),
         allow_preload_changes: given.allow_preload_changes,
         allow_wasi: given.allow_wasi,
@@ -171,6 +174,14 @@ pub fn read(json: &str, contents: Contents) -> Result<(Options, bool), Error> {
         }
     }
     Ok((options, given.on_progress))
+}
+
+fn invocations(given: &[String]) -> Result<Vec<Invocation>, Error> {
+    let parse = |text: &String| {
+        Invocation::parse(text)
+            .map_err(|what| Error::option(format!("`invoke` at `{text}`: {what}")))
+    };
+    given.iter().map(parse).collect()
 }
 
 /// The error for an option that cannot be read.

@@ -352,6 +352,11 @@ impl<'s> Snapshot<'s> {
             let (pages, bytes) = state.memory(index)?;
             let segments = match origin.baseline.memories.get(&index) {
                 Some(before) if *before == Contents::of(bytes) => continue,
+                // Every thread's instance would write it again, over what others have done.
+                Some(_) if ty.shared => {
+                    let memory = describe(module, ExternKind::Memory, index);
+                    return Err(unrepresentable(memory, "is shared, and was changed"));
+                }
                 Some(_) => {
                     let found = &origin.found.memories[index as usize];
                     plan::differences(found, bytes, index, ty.memory64)

@@ -9,6 +9,7 @@ use super::{LinkerMaker, Wizer};
 use crate::error::Error;
 use crate::host::interrupt::Interrupt;
 use crate::host::{Guest, HostError};
+use crate::invoke::{Arguments, Invocation};
 use crate::options::{self, CacheLocation, Dir, Import, Phase, Preload, PreloadSource};
 use crate::value::Value;
 
@@ -24,6 +25,29 @@ impl Wizer {
     /// ```
     pub fn init_func(&mut self, name: impl Into<String>) -> &mut Self {
         self.options.init_func = Some(name.into());
+        self
+    }
+
+    /// Calls an export before the initialization function, or instead of one where the module has
+    /// none. May be given several times; the calls come in their order, after `_initialize`. One
+    /// of the initialization function itself takes its place.
+    ///
+    /// ```
+    /// use wizer::Value;
+    /// let wat = r#"(module (memory (export "memory") 1)
+    ///   (func (export "store") (param i32 i32) (i32.store8 (local.get 0) (local.get 1))))"#;
+    /// let outcome = wizer::Wizer::new()
+    ///     .invoke("store", &[Value::I32(8), Value::I32(1)])
+    ///     .invoke("store", &[Value::I32(9), Value::I32(2)])
+    ///     .snapshot(wat.as_bytes())?;
+    /// assert_eq!(outcome.report.memories[0].bytes, 2);
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn invoke(&mut self, name: impl Into<String>, args: &[Value]) -> &mut Self {
+        self.options.invoke.push(Invocation {
+            name: name.into(),
+            args: Arguments::Values(args.to_vec()),
+        });
         self
     }
 

@@ -4,14 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::REACTOR_INIT;
 use crate::error::{Error, counted};
+use crate::invoke::Invocation;
 use crate::module::{ExternKind, Module};
 use crate::options::{DEFAULT_INIT_FUNCS, Options};
 use crate::rewrite::Exports;
 use crate::snapshot::plan::MAX_SEGMENTS;
+use crate::value::Value;
 
 /// What the options mean for one module.
 pub struct Plan {
-    pub init_func: String,
+    /// Calls in their order, before that of the initialization function.
+    pub invoke: Vec<(String, Vec<Value>)>,
+    /// `None` where other calls take its place.
+    pub init_func: Option<String>,
     /// Whether `_initialize` is to be called before it.
     pub reactor: bool,
     pub exports: Exports,
@@ -42,7 +47,8 @@ impl Plan {
         let remove = initializers.chain([REACTOR_INIT]);
         let remove = remove.filter(|name| was_called(name));
         Ok(Plan {
-            init_func: String::new(),
+            invoke: Vec::new(),
+            init_func: None,
             reactor: false,
             exports: Exports {
                 remove: remove.map(Into::into).collect(),
@@ -59,7 +65,12 @@ impl Plan {
     ///
     /// Where the initialization function or the renames do not fit the module.
     pub fn new(module: &Module<'_>, options: &Options) -> Result<Plan, Error> {
-        let init_func = find_init_func(module, options)?;
+        let invoke = invocations(module, options)?;
+        let init_func = match find_init_func(module, options) {
+            Ok(name) => Some(name),
+            Err(_) if !invoke.is_empty() && options.init_func.is_none() => None,
+            Err(error) => return Err(error),
+        };
         let mut warnings = Vec::new();
         let rename = renames(module, options, &mut warnings)?;
         distinct_preloads(options)?;
@@ -69,15 +80,26 @@ impl Plan {
         let index = |name: &str| module.export(name).map(|export| export.index);
         let mut remove = Vec::new();
         if !options.keep_init_func {
-            remove.push(init_func.clone());
+            remove.extend(init_func.clone());
         }
-        if reactor && init_func != REACTOR_INIT {
+        let is_reactor = |name: &String| name == REACTOR_INIT;
+        if reactor && !init_func.as_ref().is_some_and(is_reactor) {
             remove.push(REACTOR_INIT.to_string());
         }
+        let is_invoked = |name: &String| {
+            invoke
+                .iter()
+                .any(|(invoked, _)| index(invoked) == index(name))
+        };
         Ok(Plan {
             // Once, also where both names are of one function.
-            reactor: reactor && index(REACTOR_INIT) != index(&init_func),
-            init_func,
+            reactor: reactor
+                && !init_func
+                    .as_ref()
+                    .is_some_and(|name| index(REACTOR_INIT) == index(name)),
+            // Nor a second time where the user says when it is to be called.
+            init_func: init_func.filter(|name| !is_invoked(name)),
+            invoke,
             exports: Exports { remove, rename },
             max_segments: limit(options),
             warnings,
@@ -89,6 +111,22 @@ impl Plan {
 fn limit(options: &Options) -> usize {
     let asked = options.max_segments;
     asked.map_or(MAX_SEGMENTS, |limit| limit.min(MAX_SEGMENTS))
+}
+
+/// The calls that are asked for, with arguments of the functions' types.
+fn invocations(module: &Module<'_>, options: &Options) -> Result<Vec<(String, Vec<Value>)>, Error> {
+    let one = |invocation: &Invocation| {
+        let name = &invocation.name;
+        let export = module.export(name).filter(|e| e.kind == ExternKind::Func);
+        let ty = export.and_then(|export| module.function_type(export.index));
+        let Some(ty) = ty else {
+            return Err(Error::option(format!(
+                "`{name}` is to be called, and the module exports no such function"
+            )));
+        };
+        Ok((name.clone(), invocation.values(ty)?))
+    };
+    options.invoke.iter().map(one).collect()
 }
 
 /// Which of two modules of one name is imported from would be anybody's guess.

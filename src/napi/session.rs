@@ -1,0 +1,90 @@
+//! Sessions from JavaScript: each step is a task of its own on the thread pool.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use napi::{Env, Task};
+
+use super::link::{JsValues, Waker};
+use super::{SendWizer, Settled, panicked};
+use crate::error::Error;
+use crate::session::Session;
+use crate::value::Value;
+use crate::wizer::Failure;
+
+/// A session, where there is one, for the steps to come.
+pub type Slot = Arc<Mutex<Option<Session>>>;
+
+/// What is done with a session.
+pub enum Step {
+    Open(SendWizer, Vec<u8>),
+    Call(String, Vec<Value>),
+    Snapshot,
+    Close,
+}
+
+/// One step on the thread pool.
+pub struct StepTask {
+    pub slot: Slot,
+    pub step: Step,
+    /// Lets the step reach the JavaScript thread as long as it lasts.
+    pub waker: Waker,
+}
+
+impl Task for StepTask {
+    type Output = Result<Stepped, Box<Failure>>;
+    type JsValue = Settled;
+
+    fn compute(&mut self) -> napi::Result<Self::Output> {
+        let work = AssertUnwindSafe(|| step(&self.slot, &mut self.step));
+        Ok(catch_unwind(work).unwrap_or_else(|_| Err(panicked())))
+    }
+
+    fn resolve(&mut self, _: Env, output: Self::Output) -> napi::Result<Settled> {
+        Ok(match output {
+            Ok(Stepped::Nothing) => Settled::default(),
+            Ok(Stepped::Values(values)) => Settled {
+                values: Some(JsValues(values)),
+                ..Settled::default()
+            },
+            Ok(Stepped::Written(outcome)) => Ok(*outcome).into(),
+            Err(failure) => Err(failure).into(),
+        })
+    }
+}
+
+/// What a step gives.
+pub enum Stepped {
+    Nothing,
+    Values(Vec<Value>),
+    Written(Box<crate::wizer::Outcome>),
+}
+
+fn step(slot: &Slot, step: &mut Step) -> Result<Stepped, Box<Failure>> {
+    let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Step::Open(wizer, wasm) = step {
+        *slot = Some(wizer.0.session_or_output(wasm)?);
+        return Ok(Stepped::Nothing);
+    }
+    if let Step::Close = step {
+        slot.take();
+        return Ok(Stepped::Nothing);
+    }
+    let Some(session) = &mut *slot else {
+        return Err(Error::option("the session is closed").into());
+    };
+    let done = match step {
+        Step::Call(name, args) => session.call(name, args).map(Stepped::Values),
+        _ => session
+            .snapshot()
+            .map(|outcome| Stepped::Written(Box::new(outcome))),
+    };
+    done.map_err(|error| {
+        let (stdout, stderr) = session.output();
+        Box::new(Failure {
+            error,
+            stdout,
+            stderr,
+        })
+    })
+}
