@@ -1,7 +1,7 @@
 // The public types in an ES module, and uses that they must refuse. The common ones are in types.test-d.ts.
 // `npm run lint` compiles it; nothing runs.
 
-import byDefault, { WizerError, snapshot, wizer, wizerSync } from '@jakechampion/wizer'
+import byDefault, { Session, WizerError, snapshot, wizer, wizerSync } from '@jakechampion/wizer'
 import * as everything from '@jakechampion/wizer'
 import type { Host, Imports, MemoryReport, Phase, Progress, Report, Snapshot, Wasm, WizerErrorCode, WizerOptions } from '@jakechampion/wizer'
 
@@ -13,13 +13,18 @@ const same = <A, B>(_: Same<A, B>) => {}
 
 same<typeof byDefault, typeof wizer>(true)
 same<typeof everything.default, typeof wizer>(true)
-same<keyof typeof everything, 'default' | 'WizerError' | 'snapshot' | 'wizer' | 'wizerSync'>(true)
+same<keyof typeof everything, 'default' | 'Session' | 'WizerError' | 'snapshot' | 'wizer' | 'wizerSync'>(true)
 same<Parameters<typeof wizer>, [wasm: Wasm, options?: WizerOptions | undefined]>(true)
 same<Parameters<typeof wizerSync>, Parameters<typeof wizer>>(true)
 same<Parameters<typeof snapshot>, Parameters<typeof wizer>>(true)
 same<ReturnType<typeof wizer>, Promise<Snapshot['wasm']>>(true)
 same<ReturnType<typeof wizerSync>, Snapshot['wasm']>(true)
 same<ReturnType<typeof snapshot>, Promise<Snapshot>>(true)
+same<Parameters<typeof Session.create>, Parameters<typeof wizer>>(true)
+same<ReturnType<Session['snapshot']>, Promise<Snapshot['wasm']>>(true)
+same<ReturnType<Session['snapshotWithReport']>, Promise<Snapshot>>(true)
+// @ts-expect-error: `Session.create` makes them
+export const own = new Session()
 same<Wasm, Uint8Array | ArrayBuffer | string>(true)
 same<Phase, 'parse' | 'instrument' | 'compile' | 'initialize' | 'snapshot' | 'rewrite' | 'validate'>(true)
 

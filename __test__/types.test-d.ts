@@ -1,11 +1,12 @@
 // The public types, used as a user would. `npm run lint` compiles it; nothing runs.
 
-import wizer, { WizerError, snapshot, wizer as named, wizerSync } from '@jakechampion/wizer'
+import wizer, { Session, WizerError, snapshot, wizer as named, wizerSync } from '@jakechampion/wizer'
 import type { Host, Imports, MemoryReport, Phase, Progress, Report, Snapshot, Wasm, WizerErrorCode, WizerOptions } from '@jakechampion/wizer'
 
 const everything: Required<WizerOptions> = {
   initFunc: 'wizer.initialize',
   keepInitFunc: false,
+  invoke: ['load(1, 2.5)'],
   renameFuncs: { _start: 'wizer.resume' },
   allowWasi: true,
   inheritStdio: true,
@@ -64,3 +65,12 @@ void wizer('(module)', { engine: 'fast' })
 void wizer('(module)', { stdin: 'some text' })
 // @ts-expect-error a number is no module
 void wizer(5)
+
+export async function stepByStep(): Promise<Buffer[]> {
+  const session: Session = await Session.create('(module)', { timeout: 1000 })
+  const sum: number = await session.call('add', 1, 2n, null)
+  const first: Buffer = await session.snapshot()
+  const { wasm, report }: Snapshot = await session.snapshotWithReport()
+  await session.close()
+  return sum > report.outputBytes ? [first] : [wasm]
+}

@@ -45,6 +45,10 @@ impl Invocation {
         if name.is_empty() {
             return Err("the name of a function is wanted".into());
         }
+        let is_special = |c: char| c.is_whitespace() || c == ',' || c == ')';
+        if !text.starts_with('"') && name.contains(is_special) {
+            return Err(format!("the name `{name}` has to stand in quotation marks"));
+        }
         let rest = rest.trim();
         let inner = rest
             .strip_prefix('(')

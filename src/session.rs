@@ -176,6 +176,7 @@ impl Session {
 
     /// What the guest has written since it was last asked for, to standard output and to standard
     /// error, where that is captured.
+    #[cfg(all(feature = "napi", not(test)))]
     pub(crate) fn output(&mut self) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
         self.ran.engine.host().captured()
     }

@@ -139,7 +139,7 @@ impl Run {
         wasm: Uint8Array,
         in_worker: bool,
     ) -> napi::Result<AsyncTask<StepTask>> {
-        let wizer = SendWizer(Wizer::with_options(self.options.clone()));
+        let wizer = Box::new(SendWizer(Wizer::with_options(self.options.clone())));
         self.step(env, Step::Open(wizer, wasm.to_vec()), in_worker)
     }
 

@@ -17,7 +17,7 @@ pub type Slot = Arc<Mutex<Option<Session>>>;
 
 /// What is done with a session.
 pub enum Step {
-    Open(SendWizer, Vec<u8>),
+    Open(Box<SendWizer>, Vec<u8>),
     Call(String, Vec<Value>),
     Snapshot,
     Close,

@@ -94,9 +94,9 @@ impl Plan {
         Ok(Plan {
             // Once, also where both names are of one function.
             reactor: reactor
-                && !init_func
+                && init_func
                     .as_ref()
-                    .is_some_and(|name| index(REACTOR_INIT) == index(name)),
+                    .is_none_or(|name| index(REACTOR_INIT) != index(name)),
             // Nor a second time where the user says when it is to be called.
             init_func: init_func.filter(|name| !is_invoked(name)),
             invoke,

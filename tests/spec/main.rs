@@ -58,7 +58,7 @@ fn scripts() -> Vec<(String, &'static str)> {
         // wasmtime 48 does not run it.
         !matches!(of, Proposal::CustomDescriptors)
     });
-    let proposals = proposals.flat_map(|of| proposal(of.clone()));
+    let proposals = proposals.flat_map(|of| proposal(*of));
     for file in latest.chain(proposals) {
         if file.name().ends_with(".wast") && seen.insert(file.raw()) {
             scripts.push((format!("{}/{}", file.parent(), file.name()), file.raw()));
