@@ -161,7 +161,7 @@ export interface WizerOptions {
    * is called, not before.
    *
    * The functions are called on this thread, also while the module runs on another; values are converted as the
-   * WebAssembly JavaScript API does (`i64` is a BigInt). They are synchronous: a returned promise is an error. What one
+   * WebAssembly JavaScript API does (`i64` is a BigInt; a reference to a function is an opaque handle, which can be given back). They are synchronous: a returned promise is an error. What one
    * throws passes through the module's code, and if nobody in between catches it, the run ends with a
    * {@link WizerError} whose `cause` is that very value.
    *

@@ -171,14 +171,30 @@ describe('values', () => {
     for (const result of [1n, Symbol('no'), [], {}]) await way(CALLER, { imports: { test: { f: () => result } } })
   })
 
-  both('funcref and v128 have no counterpart', async (way) => {
+  both('a function that a module gave can be given back to it', async (way) => {
+    const guest = `(module
+      (import "test" "f" (func $f (param funcref) (result funcref)))
+      (table (export "table") 2 funcref)
+      (func $one (result i32) (i32.const 1)) (elem declare func $one)
+      (func (export "wizer.initialize") (table.set (i32.const 1) (call $f (ref.func $one)))))`
+    let other
+    const { table } = start(await way(guest, { imports: { test: { f: (one) => (other = one) } } }), { test: { f() {} } })
+    assert.equal(table.get(1)(), 1)
+    assert.equal(table.get(0), null)
+    // Of use to the run that it comes from, and to no other.
+    assert.equal((await failure(way(guest, { imports: { test: { f: () => other } } }))).cause.name, 'TypeError')
+    assert.equal((await failure(way(guest, { imports: { test: { f: () => () => 1 } } }))).cause.name, 'TypeError')
+  })
+
+  both('v128 has no counterpart, and a function is a handle', async (way) => {
     const imports = { test: { f: () => {} } }
     const vector = '(module (import "test" "f" (func $f (param v128))) (func (export "wizer.initialize") (call $f (v128.const i64x2 1 2))))'
     assert.equal((await failure(way(vector, { imports }))).cause.name, 'TypeError')
     const reference = (value) => `(module (import "test" "f" (func $f (param funcref))) (func $g) (elem declare func $g)
       (func (export "wizer.initialize") (call $f (${value}))))`
-    assert.equal((await failure(way(reference('ref.func $g'), { imports }))).cause.name, 'TypeError')
     const seen = []
+    await way(reference('ref.func $g'), { imports: { test: { f: (value) => void seen.push(value) } } })
+    assert.equal(typeof seen.pop(), 'object')
     await way(reference('ref.null func'), { imports: { test: { f: (value) => void seen.push(value) } } })
     assert.deepEqual(seen, [null])
   })

@@ -76,6 +76,7 @@ describe('the packed packages', { skip: !(platform in targets) && `no package fo
       'lib/error.js',
       'lib/imports.js',
       'lib/options.js',
+      'lib/values.js',
       'package.json',
       'platform.js',
     ])

@@ -318,9 +318,11 @@ impl Job<'_, '_> {
             .interrupt
             .as_ref()
             .map(|interrupt| interrupt.child());
+        let added = self.modules.iter().map(|m| m.code.functions.len()).sum();
         HostState::new(
             options.allow_wasi.then_some(&options.wasi),
             options.max_memory,
+            added,
             interrupt,
             input,
             speculation,

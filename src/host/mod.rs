@@ -93,11 +93,13 @@ pub struct HostState {
 }
 
 impl HostState {
-    /// The state for a run: with WASI where that is allowed, and with these limits. `input` is
-    /// the process's standard input.
+    /// The state for a run: with WASI where that is allowed, and with these limits, which the
+    /// slots that instrumentation added to tables do not count for. `input` is the process's
+    /// standard input.
     pub fn new(
         wasi: Option<&config::Wasi>,
         max_memory: Option<u64>,
+        added_slots: usize,
         interrupt: Option<Arc<Interrupt>>,
         input: &Tape,
         speculation: Option<Speculation>,
@@ -112,6 +114,7 @@ impl HostState {
             limiter: Limiter {
                 limit: max_memory,
                 used: 0,
+                ours: added_slots as u64 * BYTES_PER_SLOT,
                 refused: None,
             },
             interrupt,
@@ -252,6 +255,8 @@ pub(crate) struct Limiter {
     pub limit: Option<u64>,
     /// The bytes in use.
     pub used: u64,
+    /// How many bytes of tables are not the module's own, and do not count.
+    pub ours: u64,
     /// What was refused last: wasmtime takes no error from the growth of its collected heap.
     pub refused: Option<(&'static str, u64, u64)>,
 }
@@ -264,7 +269,12 @@ impl Limiter {
     /// what it would make of that is state that no run without the limit would reach.
     pub fn grow(&mut self, what: &'static str, from: u64, to: u64) -> Result<(), TrapReason> {
         let unit = if what == "table" { BYTES_PER_SLOT } else { 1 };
-        let more = to.saturating_sub(from).saturating_mul(unit);
+        let mut more = to.saturating_sub(from).saturating_mul(unit);
+        if what == "table" {
+            let ours = self.ours.min(more);
+            self.ours -= ours;
+            more -= ours;
+        }
         let wanted = self.used.saturating_add(more);
         match self.limit {
             Some(limit) if wanted > limit => {
