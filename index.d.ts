@@ -156,14 +156,18 @@ export interface WizerOptions {
   allowPreloadChanges?: boolean
 
   /**
-   * Functions that the module may import, as `{ module: { name: function } }`, or a function that returns such an
-   * object and is given a {@link Host} to work with. They win over WASI. An import that nobody provides is an error when it
+   * What the module may import, as `{ module: { name: function } }`, or a function that returns such an object and is
+   * given a {@link Host} to work with. Functions win over WASI. An import that nobody provides is an error when it
    * is called, not before.
    *
    * The functions are called on this thread, also while the module runs on another; values are converted as the
    * WebAssembly JavaScript API does (`i64` is a BigInt; a reference to a function is an opaque handle, which can be given back). They are synchronous: a returned promise is an error. What one
    * throws passes through the module's code, and if nobody in between catches it, the run ends with a
    * {@link WizerError} whose `cause` is that very value.
+   *
+   * Memories, tables and globals are given as `WebAssembly.Memory`, `Table` and `Global`, as what these are made of
+   * (`{ initial: 1 }`), or as the value of a global. They are copied: the run does not change them. The output still imports
+   * them, holds what the initialization changed in them, and wants them as they were given here, but for the size.
    *
    * @default {}
    */
@@ -319,8 +323,25 @@ export class Session {
   close(): Promise<void>
 }
 
-/** Functions by the two names of the imports that they serve. */
-export type Imports = Record<string, Record<string, (...args: any[]) => unknown>>
+/** What a module imports, by the two names of the imports. */
+export type Imports = Record<string, Record<string, ImportValue>>
+
+/** A function, or something else that a module may import. Sizes are in pages (of a memory) and slots (of a table). */
+export type ImportValue =
+  | ((...args: any[]) => unknown)
+  /** A `WebAssembly.Memory`. Its maximum is what the module asks for. */
+  | { readonly buffer: ArrayBuffer | SharedArrayBuffer }
+  /** A memory, with what is in it from the start on; zeros by default. */
+  | { initial: number; maximum?: number; contents?: Uint8Array | ArrayBuffer }
+  /** A `WebAssembly.Table` in which nothing is. */
+  | { readonly length: number; get(slot: number): unknown }
+  /** A table of nulls. */
+  | { element: string; initial: number; maximum?: number }
+  /** A `WebAssembly.Global`, of a number or null. */
+  | { value: any }
+  /** The value of an immutable global. */
+  | number
+  | bigint
 
 /** What an import may do with the instance that is calling it. Usable only while an import is being called. */
 export interface Host {

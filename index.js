@@ -56,7 +56,7 @@ class Job {
     this.calls = new ImportCalls(() => this.run, this.values, imports)
     const named = (value = {}, what) =>
       Object.entries(value).map(([name, bytes]) => ({ name, bytes: toBytes(bytes, `\`${what}\` at ${JSON.stringify(name)}`) }))
-    const contents = { files: named(files, 'files'), preload: named(preload, 'preload') }
+    const contents = { files: named(files, 'files'), preload: named(preload, 'preload'), items: this.calls.items }
     if (typeof stdin === 'string') plain.stdin = stdin
     else if (stdin !== undefined) contents.stdin = toBytes(stdin, 'the option `stdin`')
     const json = JSON.stringify({ ...plain, onProgress: onProgress !== undefined })

@@ -284,7 +284,7 @@ describe('the functions', () => {
   })
 
   both('are checked before the run', async (way) => {
-    for (const imports of [5, null, 'text', { test: null }, { test: 5 }, { test: { f: 5 } }, { test: { f: null } }, () => 5, () => null, () => {}, async () => ({}), () => ({ test: { f: {} } })]) {
+    for (const imports of [5, null, 'text', { test: null }, { test: 5 }, { test: { f: 'text' } }, { test: { f: null } }, () => 5, () => null, () => {}, async () => ({}), () => ({ test: { f: {} } })]) {
       const { code, message } = await failure(way(CALLER, { imports }))
       assert.equal(code, 'ERR_WIZER_OPTION')
       assert.match(message, /`imports`/)
@@ -771,5 +771,128 @@ describe('limits', () => {
     const { code, cause } = await failure(way(CALLER, { maxMemory: 65536, ...during((host) => host.call('grow')) }))
     assert.equal(code, 'ERR_WIZER_IMPORT_FAILED')
     assert.equal(cause.code, 'ERR_WIZER_MEMORY_LIMIT')
+  })
+})
+
+describe('memories, tables and globals', () => {
+  /** Uses one of each, and changes what can be changed. */
+  const GUEST = `(module
+    (import "env" "memory" (memory 1 10))
+    (import "env" "table" (table 4 funcref))
+    (import "env" "base" (global $base i32))
+    (import "env" "wide" (global $wide i64))
+    (import "env" "third" (global $third f64))
+    (global $sum (mut i64) (i64.const 0))
+    (func $own (result i32) (i32.const 12))
+    (elem (i32.const 0) $own)
+    (data (i32.const 16) "abc")
+    (export "memory" (memory 0))
+    (export "table" (table 0))
+    (func (export "sum") (result i64) (global.get $sum))
+    (func (export "call") (param i32) (result i32) (call_indirect (result i32) (local.get 0)))
+    (func (export "wizer.initialize")
+      (i32.store8 (global.get $base) (i32.add (i32.load8_u (i32.const 1)) (i32.const 1)))
+      (i32.store8 (i32.const 16) (i32.const 0))
+      (table.set (i32.const 3) (table.get (i32.const 0)))
+      (global.set $sum (i64.add (global.get $wide) (i64.trunc_f64_s (global.get $third))))))`
+
+  const given = () => {
+    const memory = new WebAssembly.Memory({ initial: 2, maximum: 10 })
+    new Uint8Array(memory.buffer).set([1, 2, 3], 0)
+    return { memory, table: new WebAssembly.Table({ element: 'anyfunc', initial: 4 }), base: 100, wide: 5n, third: 2.5 }
+  }
+  const asGlobals = () => ({
+    base: new WebAssembly.Global({ value: 'i32' }, 100),
+    wide: new WebAssembly.Global({ value: 'i64' }, 5n),
+    third: new WebAssembly.Global({ value: 'f64' }, 2.5),
+  })
+  const described = () => ({
+    memory: { initial: 2, maximum: 10, contents: new Uint8Array([1, 2, 3]) },
+    table: { element: 'anyfunc', initial: 4 },
+  })
+
+  const ends = { 'as values': given, 'as globals': () => ({ ...given(), ...asGlobals() }), described: () => ({ ...given(), ...described() }) }
+  for (const [what, make] of Object.entries(ends)) {
+    for (const engine of ['auto', 'interpreter', 'baseline', 'optimizing']) {
+      both(`${what}: the output makes of them what the initialization made (${engine})`, async (way) => {
+        const env = make()
+        const output = await way(GUEST, { imports: { env }, engine, cache: false })
+        if (env.memory instanceof WebAssembly.Memory) assert.deepEqual([...new Uint8Array(env.memory.buffer).subarray(0, 101)].slice(-2), [0, 0])
+        const provided = given()
+        const exports = start(output, { env: provided })
+        const bytes = new Uint8Array(exports.memory.buffer)
+        assert.deepEqual([bytes[0], bytes[1], bytes[2], bytes[16], bytes[17], bytes[18], bytes[100]], [1, 2, 3, 0, 98, 99, 3])
+        assert.equal(exports.sum(), 7n)
+        assert.deepEqual([exports.call(0), exports.call(3)], [12, 12])
+        assert.equal(exports.table.get(1), null)
+        // It wants a memory as large as the one that it was initialized with.
+        const small = { ...given(), memory: new WebAssembly.Memory({ initial: 1, maximum: 10 }) }
+        assert.throws(() => start(output, { env: small }), WebAssembly.LinkError)
+      })
+    }
+  }
+
+  both('are left alone where they were not changed', async (way) => {
+    const guest = `(module
+      (import "env" "memory" (memory 1))
+      (import "env" "f" (func $f (result i32)))
+      (global $n (mut i32) (i32.const 0))
+      (data (i32.const 0) "x")
+      (func (export "n") (result i32) (global.get $n))
+      (func (export "wizer.initialize") (global.set $n (i32.add (call $f) (i32.load8_u (i32.const 1))))))`
+    const output = await way(guest, { imports: { env: { f: () => 40, memory: { initial: 3, contents: new Uint8Array([0, 2]) } } } })
+    const exports = start(output, { env: { f: () => 0, memory: new WebAssembly.Memory({ initial: 1 }) } })
+    assert.equal(exports.n(), 42)
+  })
+
+  both('may be imported by preloaded modules', async (way) => {
+    const lib = `(module (import "env" "memory" (memory 1))
+      (func (export "store") (i32.store8 (i32.const 7) (i32.const 7))))`
+    const guest = `(module
+      (import "env" "memory" (memory 1)) (import "lib" "store" (func $store))
+      (export "memory" (memory 0))
+      (func (export "wizer.initialize") (call $store)))`
+    const output = await way(guest, { imports: { env: { memory: { initial: 1 } } }, preload: { lib } })
+    const { memory } = start(output, { env: { memory: new WebAssembly.Memory({ initial: 1 }) }, lib: { store() {} } })
+    assert.equal(new Uint8Array(memory.buffer)[7], 7)
+  })
+
+  both('that do not fit are named', async (way) => {
+    const importing = (type, init = '') => `(module (import "env" "it" ${type}) (func (export "wizer.initialize") ${init}))`
+    const ends = async (type, it, code, init) => {
+      const error = await failure(way(importing(type, init), { imports: { env: { it } } }))
+      assert.equal(error.code, code, error.message)
+      return error.message
+    }
+    assert.match(await ends('(memory 2)', { initial: 1 }, 'ERR_WIZER_IMPORT_TYPE'), /env::it/)
+    await ends('(memory 1)', 5, 'ERR_WIZER_IMPORT_TYPE')
+    await ends('(memory 1)', () => {}, 'ERR_WIZER_IMPORT_MISSING')
+    await ends('(global i32)', 5n, 'ERR_WIZER_IMPORT_TYPE')
+    await ends('(global i64)', 5, 'ERR_WIZER_IMPORT_TYPE')
+    await ends('(global v128)', 5, 'ERR_WIZER_IMPORT_TYPE')
+    await ends('(table 2 funcref)', { element: 'anyfunc', initial: 1 }, 'ERR_WIZER_IMPORT_TYPE')
+    await ends('(memory 1)', { initial: 1, contents: new Uint8Array(65537) }, 'ERR_WIZER_IMPORT_TYPE')
+    await ends('(memory 1)', { initial: -1 }, 'ERR_WIZER_OPTION')
+    await ends('(memory 1)', {}, 'ERR_WIZER_OPTION')
+    await ends('(memory 1)', 'text', 'ERR_WIZER_OPTION')
+    await ends('(func)', { initial: 1 }, 'ERR_WIZER_IMPORT_TYPE')
+    const changed = '(global.set 0 (i32.const 1))'
+    assert.match(await ends('(global (mut i32))', new WebAssembly.Global({ value: 'i32', mutable: true }, 0), 'ERR_WIZER_UNREPRESENTABLE_STATE', changed), /the import `env::it`/)
+    const full = new WebAssembly.Table({ element: 'anyfunc', initial: 1 })
+    full.set(0, new WebAssembly.Instance(new WebAssembly.Module(await wizer('(module (func (export "f")) (func (export "wizer.initialize")))'))).exports.f)
+    await ends('(table 1 funcref)', full, 'ERR_WIZER_OPTION')
+  })
+
+  both('numbers become what the WebAssembly JavaScript API makes of them', async (way) => {
+    const guest = `(module (import "env" "i" (global i32)) (import "env" "f" (global f32)) (import "env" "r" (global externref))
+      (func (export "i") (result i32) (global.get 0))
+      (global $i (export "kept i") (mut i32) (i32.const 0)) (global $f (export "kept f") (mut f32) (f32.const 0))
+      (func (export "wizer.initialize") (global.set $i (global.get 0)) (global.set $f (global.get 1))))`
+    for (const i of [0, -1, 1.9, 4294967295, 2147483648, 1e20, NaN, Infinity]) {
+      const env = { i, f: 0.1, r: new WebAssembly.Global({ value: 'externref' }, null) }
+      const exports = start(await way(guest, { imports: { env } }), { env })
+      assert.equal(exports['kept i'].value, exports.i())
+      assert.equal(exports['kept f'].value, Math.fround(0.1))
+    }
   })
 })

@@ -144,8 +144,8 @@ export async function wrong(host: Host, error: WizerError): Promise<void> {
   await wizer(bytes, { mapDirs: { '/data': { host: '.', readOnly: true } } })
   // @ts-expect-error a module, not a number
   await wizer(bytes, { preload: { lib: 5 } })
-  // @ts-expect-error a function, not a number
-  await wizer(bytes, { imports: { env: { f: 5 } } })
+  // @ts-expect-error nothing that can be imported
+  await wizer(bytes, { imports: { env: { f: 'text' } } })
   // @ts-expect-error two names, not one
   await wizer(bytes, { imports: { f() {} } })
   // @ts-expect-error imports are there at once

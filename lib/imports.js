@@ -4,6 +4,7 @@
 
 const { isMarkedAsUntransferable, markAsUntransferable } = require('node:worker_threads')
 const { WizerError } = require('./error.js')
+const { toBytes } = require('./options.js')
 
 /** What a function gives back, as the list of its results. */
 function toResults(returned, types) {
@@ -31,6 +32,8 @@ class ImportCalls {
     this.functions = []
     /** The names of the functions, in their order. */
     this.names = []
+    /** The memories, tables and globals. */
+    this.items = []
     const given = typeof imports === 'function' ? imports(this.host()) : imports
     if (imports === undefined) return
     if (given === null || typeof given !== 'object' || typeof given.then === 'function') {
@@ -39,12 +42,16 @@ class ImportCalls {
     for (const [module, names] of Object.entries(given)) {
       if (names === null || typeof names !== 'object') throw importsError(`must hold an object at ${JSON.stringify(module)}`)
       for (const [name, value] of Object.entries(names)) {
-        if (typeof value !== 'function') {
-          const other = '; memories, tables and globals come from modules in `preload`'
-          throw importsError(`must hold a function at ${JSON.stringify(module)}, ${JSON.stringify(name)}${other}`)
+        if (typeof value === 'function') {
+          this.functions.push(value)
+          this.names.push({ module, name })
+          continue
         }
-        this.functions.push(value)
-        this.names.push({ module, name })
+        const item = toItem(value)
+        const at = `at ${JSON.stringify(module)}, ${JSON.stringify(name)}`
+        if (typeof item === 'string') throw importsError(`${item} ${at}`)
+        if (!item) throw importsError(`must hold a function, a memory, a table, a global or its value ${at}`)
+        this.items.push({ module, name, ...item })
       }
     }
   }
@@ -108,6 +115,36 @@ class ImportCalls {
     }
     throw new WizerError('the instance can be used only while it calls an import', { code: 'ERR_WIZER_HOST' })
   }
+}
+
+const isSize = (value) => Number.isSafeInteger(value) && value >= 0
+const isBuffer = (value) => value instanceof ArrayBuffer || value instanceof SharedArrayBuffer
+
+/** A memory, table or global as the addon takes it; nothing for what is none, and a text for what cannot be provided. */
+function toItem(value) {
+  if (typeof value === 'number' || typeof value === 'bigint') return { kind: 'global', value: [value] }
+  if (value === null || typeof value !== 'object') return undefined
+  if (isBuffer(value.buffer) && !ArrayBuffer.isView(value)) return { kind: 'memory', contents: new Uint8Array(value.buffer) }
+  if (typeof value.get === 'function' && isSize(value.length)) {
+    for (let slot = 0; slot < value.length; slot++) {
+      if (value.get(slot) !== null) return 'holds a table with a function or object of another instance'
+    }
+    return { kind: 'table', size: value.length }
+  }
+  if ('initial' in value) {
+    const { initial, maximum, element, contents } = value
+    if (!isSize(initial) || (maximum !== undefined && !isSize(maximum))) return 'holds a description whose sizes are no whole numbers'
+    const item = { size: initial, ...(maximum !== undefined && { maximum }) }
+    if (element !== undefined) return { kind: 'table', ...item }
+    if (contents !== undefined && !ArrayBuffer.isView(contents) && !isBuffer(contents)) return 'holds a description whose contents are no bytes'
+    return { kind: 'memory', ...item, ...(contents !== undefined && { contents: toBytes(contents, 'contents') }) }
+  }
+  if ('value' in value) {
+    const inner = value.value
+    if (inner === null || typeof inner === 'number' || typeof inner === 'bigint') return { kind: 'global', value: [inner] }
+    return 'holds a global whose value cannot be passed on'
+  }
+  return undefined
 }
 
 /** A thrown value in one line; throwing one that cannot be shown must not matter. */

@@ -1,6 +1,7 @@
 //! One description of a run, filled by the Rust builder, the command line and JavaScript alike.
 
 use crate::invoke::Invocation;
+use crate::value::Value;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub struct Options {
     pub allow_preload_changes: bool,
     /// Functions that the module may import.
     pub imports: Vec<Import>,
+    /// Other things that modules may import.
+    pub items: Vec<ProvidedItem>,
     /// Whether the module may call WASI.
     pub allow_wasi: bool,
     /// What WASI offers, where it is allowed.
@@ -49,6 +52,40 @@ pub struct Options {
     pub interrupt: Option<Arc<Interrupt>>,
     /// Told what the run is doing.
     pub progress: Option<ProgressFn>,
+}
+
+/// A memory, table or global that modules may import under two names. What is not said of its
+/// type is as the importing module asks.
+#[derive(Clone, Debug)]
+pub struct ProvidedItem {
+    pub module: String,
+    pub name: String,
+    pub item: Item,
+}
+
+/// What is provided.
+#[derive(Clone, Debug)]
+pub enum Item {
+    Memory(ProvidedMemory),
+    Table(ProvidedTable),
+    /// A number of JavaScript is an `f64`, whatever the global's type is.
+    Global(Value),
+}
+
+/// A memory.
+#[derive(Clone, Debug)]
+pub struct ProvidedMemory {
+    /// Its size; that of the contents by default.
+    pub pages: Option<u64>,
+    pub maximum: Option<u64>,
+    pub contents: Vec<u8>,
+}
+
+/// A table of nulls.
+#[derive(Clone, Debug)]
+pub struct ProvidedTable {
+    pub size: u64,
+    pub maximum: Option<u64>,
 }
 
 /// Called with each phase as it begins, on the thread that works.

@@ -4,6 +4,7 @@ mod builder;
 pub(crate) mod facts;
 pub(crate) mod modules;
 pub(crate) mod plan;
+mod provided;
 pub(crate) mod steps;
 
 use std::rc::Rc;

@@ -117,8 +117,11 @@ impl Interpreter {
             function_types,
         } = &self.modules[id];
         let mut externs = Vec::new();
-        for (import, function_type) in module.imports().zip(function_types) {
+        // wasmi tells imports kind by kind, those of one kind in their order.
+        let mut function_types = function_types.iter().flatten();
+        for import in module.imports() {
             let (from, name) = (import.module(), import.name());
+            let function_type = import.ty().func().and_then(|_| function_types.next());
             if let Some(found) = self.linked.get(&(from.to_string(), name.to_string())) {
                 externs.push(*found);
                 continue;
@@ -135,7 +138,8 @@ impl Interpreter {
                     name: name.into(),
                 });
             };
-            let function_type = function_type.clone().expect("a function import has a type");
+            let function_type = function_type.expect("a function import has a type");
+            let function_type = function_type.clone();
             let host = Host {
                 binding: self.imports.resolve(from, name, &function_type),
                 module: from.into(),

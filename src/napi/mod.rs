@@ -33,6 +33,7 @@ pub fn cli(args: Vec<String>) -> u8 {
 /// What is given besides the options: bytes, which JSON cannot carry.
 #[napi(object, object_to_js = false)]
 pub struct Contents {
+    pub items: Vec<ImportItem>,
     pub stdin: Option<Uint8Array>,
     pub files: Vec<NamedBytes>,
     pub preload: Vec<NamedBytes>,
@@ -43,6 +44,21 @@ pub struct Contents {
 pub struct NamedBytes {
     pub name: String,
     pub bytes: Uint8Array,
+}
+
+/// A memory, table or global that is provided, by the names under which modules import it.
+#[napi(object, object_to_js = false)]
+pub struct ImportItem {
+    pub module: String,
+    pub name: String,
+    /// `memory`, `table` or `global`.
+    pub kind: String,
+    /// Its size in pages or slots; a memory's is that of its contents by default.
+    pub size: Option<f64>,
+    pub maximum: Option<f64>,
+    pub contents: Option<Uint8Array>,
+    /// A global's value, alone.
+    pub value: Option<JsValues>,
 }
 
 /// A function that is provided, by the names under which modules import it.

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::Contents;
+use super::{Contents, ImportItem};
 use crate::error::Error;
 use crate::invoke::Invocation;
-use crate::options::{CacheLocation, Dir, Engine, Options, Preload, PreloadSource, Stdin, Stdout};
+use crate::options::{
+    CacheLocation, Dir, Engine, Item, Options, Preload, PreloadSource, ProvidedItem,
+    ProvidedMemory, ProvidedTable, Stdin, Stdout,
+};
 
 /// The options that JSON can carry, as `index.d.ts` documents them.
 #[derive(Deserialize, Default)]
@@ -118,6 +121,12 @@ pub fn read(json: &str, contents: Contents) -> Result<(Options, bool), Error> {
         });
     }
 
+    options.items = contents
+        .items
+        .into_iter()
+        .map(item)
+        .collect::<Result<_, _>>()?;
+
     let wasi = &mut options.wasi;
     wasi.inherit_env = given.inherit_env;
     wasi.env = given.env;
@@ -174,6 +183,32 @@ pub fn read(json: &str, contents: Contents) -> Result<(Options, bool), Error> {
         }
     }
     Ok((options, given.on_progress))
+}
+
+fn item(given: ImportItem) -> Result<ProvidedItem, Error> {
+    let misfit = || Error::option(format!("`imports` at `{}.{}`", given.module, given.name));
+    let whole = |number: f64| number as u64;
+    let maximum = given.maximum.map(whole);
+    let item = match given.kind.as_str() {
+        "memory" => Item::Memory(ProvidedMemory {
+            pages: given.size.map(whole),
+            maximum,
+            contents: given.contents.map_or_else(Vec::new, |bytes| bytes.to_vec()),
+        }),
+        "table" => Item::Table(ProvidedTable {
+            size: given.size.map_or(0, whole),
+            maximum,
+        }),
+        _ => {
+            let value = given.value.and_then(|value| value.0.first().copied());
+            Item::Global(value.ok_or_else(misfit)?)
+        }
+    };
+    Ok(ProvidedItem {
+        module: given.module,
+        name: given.name,
+        item,
+    })
 }
 
 fn invocations(given: &[String]) -> Result<Vec<Invocation>, Error> {

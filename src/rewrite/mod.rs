@@ -214,7 +214,7 @@ fn reference(item: Item, ty: RefType) -> ConstExpr {
 }
 
 /// A constant expression for a number.
-fn number(value: Value) -> Option<ConstExpr> {
+pub fn number(value: Value) -> Option<ConstExpr> {
     Some(match value {
         Value::I32(value) => ConstExpr::i32_const(value),
         Value::I64(value) => ConstExpr::i64_const(value),

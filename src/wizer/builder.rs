@@ -10,7 +10,10 @@ use crate::error::Error;
 use crate::host::interrupt::Interrupt;
 use crate::host::{Guest, HostError};
 use crate::invoke::{Arguments, Invocation};
-use crate::options::{self, CacheLocation, Dir, Import, Phase, Preload, PreloadSource};
+use crate::options::{
+    self, CacheLocation, Dir, Import, Item, Phase, Preload, PreloadSource, ProvidedItem,
+    ProvidedMemory, ProvidedTable,
+};
 use crate::value::Value;
 
 /// The options, one by one.
@@ -321,6 +324,88 @@ impl Wizer {
             name: name.into(),
             function: Arc::new(function),
         });
+        self
+    }
+
+    /// Provides a memory that modules may import, with these bytes in it. It has as many pages as
+    /// they need, or `pages`, and the other properties that the module asks for. The output still
+    /// imports it, and holds what the initialization changed in it.
+    ///
+    /// ```
+    /// let wat = r#"(module (import "env" "memory" (memory 1))
+    ///   (func (export "wizer.initialize")
+    ///     (i32.store8 (i32.const 8) (i32.load8_u (i32.const 1)))))"#;
+    /// let outcome = wizer::Wizer::new()
+    ///     .import_memory("env", "memory", [1, 2, 3], Some(1))
+    ///     .snapshot(wat.as_bytes())?;
+    /// assert_eq!(outcome.report.memories[0].bytes, 1);
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn import_memory(
+        &mut self,
+        module: impl Into<String>,
+        name: impl Into<String>,
+        contents: impl Into<Vec<u8>>,
+        pages: Option<u64>,
+    ) -> &mut Self {
+        let memory = ProvidedMemory {
+            pages,
+            maximum: None,
+            contents: contents.into(),
+        };
+        self.item(module, name, Item::Memory(memory))
+    }
+
+    /// Provides a table that modules may import, of this many slots that are null. The output
+    /// still imports it, and holds what the initialization changed in it.
+    ///
+    /// ```
+    /// let wat = r#"(module (import "env" "table" (table 2 funcref))
+    ///   (func $f) (elem declare func $f)
+    ///   (func (export "wizer.initialize") (table.set (i32.const 1) (ref.func $f))))"#;
+    /// wizer::Wizer::new().import_table("env", "table", 2).run(wat.as_bytes())?;
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn import_table(
+        &mut self,
+        module: impl Into<String>,
+        name: impl Into<String>,
+        size: u64,
+    ) -> &mut Self {
+        let maximum = None;
+        self.item(module, name, Item::Table(ProvidedTable { size, maximum }))
+    }
+
+    /// Provides a global that modules may import, with this value: a number of its type, or a
+    /// null reference.
+    ///
+    /// ```
+    /// let wat = r#"(module (import "env" "base" (global i32))
+    ///   (global (export "sum") (mut i32) (i32.const 0))
+    ///   (func (export "wizer.initialize") (global.set 1 (global.get 0))))"#;
+    /// let outcome = wizer::Wizer::new()
+    ///     .import_global("env", "base", wizer::Value::I32(42))
+    ///     .snapshot(wat.as_bytes())?;
+    /// assert_eq!(outcome.report.assumed_globals, ["env::base"]);
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn import_global(
+        &mut self,
+        module: impl Into<String>,
+        name: impl Into<String>,
+        value: Value,
+    ) -> &mut Self {
+        self.item(module, name, Item::Global(value))
+    }
+
+    fn item(
+        &mut self,
+        module: impl Into<String>,
+        name: impl Into<String>,
+        item: Item,
+    ) -> &mut Self {
+        let (module, name) = (module.into(), name.into());
+        self.options.items.push(ProvidedItem { module, name, item });
         self
     }
 

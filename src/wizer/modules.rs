@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use wasmparser::TypeRef;
 
+use super::provided;
 use crate::engine::Prepared;
 use crate::error::Error;
 use crate::instrument::{Instrumented, Names, observer};
@@ -13,8 +14,10 @@ use crate::options::{Options, Preload, PreloadSource};
 
 /// The modules that a run needs besides the one that is initialized, in the binary format.
 pub struct Sources {
-    /// The preloaded modules, by name.
+    /// The modules that are imported from, by name: first those that export what the caller
+    /// provides, and then the preloaded ones.
     preloads: Vec<(String, Vec<u8>)>,
+    provided: usize,
     observer: Option<Vec<u8>>,
 }
 
@@ -23,8 +26,18 @@ impl Sources {
     pub fn read(module: &Module<'_>, options: &Options) -> Result<Sources, Error> {
         let read = |preload: &Preload| Ok((preload.name.clone(), read_preload(preload)?));
         let preloads = options.preloads.iter().map(read);
+        let preloads = preloads.collect::<Result<Vec<_>, Error>>()?;
+        let provided = match options.items.is_empty() {
+            true => Vec::new(),
+            false => {
+                let parsed = parse(&preloads)?;
+                let importers: Vec<&Module<'_>> = [module].into_iter().chain(&parsed).collect();
+                provided::modules(&options.items, &importers)?
+            }
+        };
         Ok(Sources {
-            preloads: preloads.collect::<Result<_, Error>>()?,
+            provided: provided.len(),
+            preloads: provided.into_iter().chain(preloads).collect(),
             observer: observer(module),
         })
     }
@@ -38,10 +51,7 @@ impl Sources {
 
     /// All modules of a run, in the order of their instantiation.
     fn parse<'s>(&'s self, main: Module<'s>) -> Result<Vec<Module<'s>>, Error> {
-        let mut modules = Vec::new();
-        for (name, bytes) in &self.preloads {
-            modules.push(Module::parse(bytes).map_err(|error| error.in_preload(name))?);
-        }
+        let mut modules = parse(&self.preloads)?;
         if let Some(observer) = &self.observer {
             modules.push(Module::parse(observer)?);
         }
@@ -58,7 +68,11 @@ impl Sources {
         let modules = self.parse(main)?;
         let names = Names::new(&modules);
         let prepared = modules.into_iter().map(|m| Prepared::new(m, &names));
-        Ok(Modules::new(prepared.collect(), self.names()))
+        Ok(Modules::new(
+            prepared.collect(),
+            self.names(),
+            self.provided,
+        ))
     }
 
     /// The modules as they were made ready before.
@@ -72,8 +86,18 @@ impl Sources {
             module,
             code: code.clone(),
         });
-        Ok(Modules::new(prepared.collect(), self.names()))
+        Ok(Modules::new(
+            prepared.collect(),
+            self.names(),
+            self.provided,
+        ))
     }
+}
+
+fn parse(modules: &[(String, Vec<u8>)]) -> Result<Vec<Module<'_>>, Error> {
+    let modules = modules.iter();
+    let parsed = modules.map(|(name, bytes)| Module::parse(bytes).map_err(|e| e.in_preload(name)));
+    parsed.collect()
 }
 
 fn read_preload(preload: &Preload) -> Result<Vec<u8>, Error> {
@@ -106,6 +130,8 @@ pub struct Modules<'a> {
     all: Vec<Prepared<'a>>,
     /// The names of the preloaded modules, which come first.
     names: Vec<String>,
+    /// How many of these only export what the caller provides.
+    provided: usize,
 }
 
 /// Where a thing comes from that a module defines or imports.
@@ -120,8 +146,17 @@ pub enum Source {
 impl<'a> Modules<'a> {
     /// The preloaded modules under their names, the module's observer where it has one, and the
     /// module itself.
-    pub fn new(all: Vec<Prepared<'a>>, names: Vec<String>) -> Modules<'a> {
-        Modules { all, names }
+    pub fn new(all: Vec<Prepared<'a>>, names: Vec<String>, provided: usize) -> Modules<'a> {
+        Modules {
+            all,
+            names,
+            provided,
+        }
+    }
+
+    /// Whether the preloaded module of this position only exports what the caller provides.
+    pub fn is_provided(&self, position: usize) -> bool {
+        position < self.provided
     }
 
     /// How they were instrumented, without the memory of what was needed to run them.

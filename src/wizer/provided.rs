@@ -1,0 +1,160 @@
+//! Memories, tables and globals that a caller provides: each becomes a module of its own, which
+//! exports the thing with the type that the importing module asks for.
+
+use wasm_encoder::{
+    ConstExpr, DataSection, ExportKind, ExportSection, GlobalSection, MemorySection, TableSection,
+};
+use wasmparser::TypeRef;
+
+use crate::error::Error;
+use crate::module::{Module, section, val_type_name};
+use crate::options::{Item, ProvidedItem};
+use crate::rewrite::number;
+use crate::snapshot::plan;
+use crate::value::{Reference, Value};
+
+/// The modules that export what is provided and imported, under the names of the imports.
+///
+/// # Errors
+///
+/// [`Error::ImportType`] where what is provided is not what a module imports.
+pub fn modules(
+    items: &[ProvidedItem],
+    importers: &[&Module<'_>],
+) -> Result<Vec<(String, Vec<u8>)>, Error> {
+    let mut modules = Vec::new();
+    for item in items {
+        // Functions are another matter, and what nobody imports does not matter.
+        let wants = |importer: &&Module<'_>| {
+            let mut imports = importer.imports.iter();
+            let import = imports.find(|i| i.module == item.module && i.name == item.name)?;
+            Some(import.ty)
+        };
+        let Some((importer, ty)) = importers.iter().find_map(|m| Some((m, wants(m)?))) else {
+            continue;
+        };
+        let bytes = module(item, importer, ty).map_err(|message| Error::ImportType {
+            module: item.module.clone(),
+            name: item.name.clone(),
+            message,
+        })?;
+        modules.push((item.module.clone(), bytes));
+    }
+    Ok(modules)
+}
+
+/// A module that exports one thing.
+fn module(item: &ProvidedItem, importer: &Module<'_>, ty: TypeRef) -> Result<Vec<u8>, String> {
+    let mut out = wasm_encoder::Module::new();
+    if let Some(types) = importer.section(section::TYPE) {
+        out.section(&wasm_encoder::RawSection {
+            id: section::TYPE,
+            data: importer.contents(types),
+        });
+    }
+    let mut exports = ExportSection::new();
+    let mut export = |kind| {
+        exports.export(&item.name, kind, 0);
+    };
+    match (&item.item, ty) {
+        (Item::Memory(memory), TypeRef::Memory(mut ty)) => {
+            let page = 1u64 << ty.page_size_log2.unwrap_or(16);
+            let len = memory.contents.len() as u64;
+            ty.initial = memory.pages.unwrap_or(len.div_ceil(page));
+            ty.maximum = memory.maximum.or(ty.maximum);
+            if ty.initial.saturating_mul(page) < len {
+                return Err(format!("{len} bytes do not fit into {} pages", ty.initial));
+            }
+            let mut memories = MemorySection::new();
+            memories.memory(ty.into());
+            out.section(&memories);
+            export(ExportKind::Memory);
+            out.section(&exports);
+            let mut data = DataSection::new();
+            for range in plan::segments(&memory.contents, 0, ty.memory64) {
+                let offset = match ty.memory64 {
+                    true => ConstExpr::i64_const(range.start as i64),
+                    false => ConstExpr::i32_const(range.start as u32 as i32),
+                };
+                data.active(0, &offset, memory.contents[range].iter().copied());
+            }
+            out.section(&data);
+        }
+        (Item::Table(table), TypeRef::Table(mut ty)) => {
+            ty.initial = table.size;
+            ty.maximum = table.maximum.or(ty.maximum);
+            if !ty.element_type.is_nullable() {
+                return Err(
+                    "a table whose slots are never null cannot be provided like this".into(),
+                );
+            }
+            let mut tables = TableSection::new();
+            tables.table(ty.try_into().map_err(|_| "its type is not known")?);
+            out.section(&tables);
+            export(ExportKind::Table);
+            out.section(&exports);
+        }
+        (Item::Global(value), TypeRef::Global(ty)) => {
+            let name = val_type_name(ty.content_type);
+            let value = constant(*value, ty.content_type)
+                .ok_or_else(|| format!("what is provided is no value of type {name}"))?;
+            let mut globals = GlobalSection::new();
+            globals.global(ty.try_into().map_err(|_| "its type is not known")?, &value);
+            out.section(&globals);
+            export(ExportKind::Global);
+            out.section(&exports);
+        }
+        _ => return Err("what is provided is of another kind".into()),
+    }
+    Ok(out.finish())
+}
+
+/// A constant expression for a number of JavaScript, or for what has the type already.
+fn constant(value: Value, ty: wasmparser::ValType) -> Option<ConstExpr> {
+    use wasmparser::ValType as T;
+    number(match (value, ty) {
+        (Value::F64(bits), T::I32) => Value::I32(to_int32(f64::from_bits(bits))),
+        (Value::F64(bits), T::F32) => (f64::from_bits(bits) as f32).into(),
+        (Value::F64(_), T::F64)
+        | (Value::I64(_), T::I64)
+        | (Value::I32(_), T::I32)
+        | (Value::F32(_), T::F32)
+        | (Value::V128(_), T::V128) => value,
+        (Value::Ref(Reference::Null), T::Ref(ty)) if ty.is_nullable() => {
+            let ty: wasm_encoder::RefType = ty.try_into().ok()?;
+            return Some(ConstExpr::ref_null(ty.heap_type));
+        }
+        _ => return None,
+    })
+}
+
+/// `ToInt32` of ECMAScript.
+fn to_int32(number: f64) -> i32 {
+    const RANGE: f64 = 4_294_967_296.0;
+    match number.is_finite() {
+        true => number.trunc().rem_euclid(RANGE) as u32 as i32,
+        false => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::to_int32;
+
+    #[test]
+    fn numbers_wrap_as_in_javascript() {
+        for (number, expected) in [
+            (0.0, 0),
+            (-1.0, -1),
+            (1.9, 1),
+            (-1.9, -1),
+            (4_294_967_295.0, -1),
+            (2_147_483_648.0, i32::MIN),
+            (1e20, 1_661_992_960),
+            (f64::NAN, 0),
+            (f64::INFINITY, 0),
+        ] {
+            assert_eq!(to_int32(number), expected, "{number}");
+        }
+    }
+}
