@@ -125,3 +125,52 @@ describe('in V8, an output is what the initialization makes of the original', ()
     assert.ok(judged >= AT_LEAST, `${judged} of ${files.length}`)
   })
 })
+
+/** Fixtures that Binaryen cannot read, whatever their outputs are: custom page sizes, names that are not valid, and the like. */
+const NOT_READ_BY_BINARYEN_AT_MOST = 8
+
+describe('Binaryen, the library behind wasm-opt, reads and optimizes outputs', async () => {
+  const { default: binaryen } = await import('binaryen')
+  // It tells of what it does not read on standard error.
+  const quietly = (work) => {
+    const { error } = console
+    console.error = () => {}
+    try {
+      return work()
+    } finally {
+      console.error = error
+    }
+  }
+  /** The module optimized; nothing where Binaryen does not read it. */
+  const optimized = (wasm) =>
+    quietly(() => {
+      let module
+      try {
+        module = binaryen.readBinary(wasm)
+        module.setFeatures(binaryen.Features.All)
+        if (!module.validate()) return undefined
+        module.optimize()
+        return module.validate() ? module.emitBinary() : undefined
+      } catch {
+        return undefined
+      } finally {
+        module?.dispose()
+      }
+    })
+  const notRead = []
+  for (const file of readdirSync(fixtures).filter((name) => name.endsWith('.wat'))) {
+    it(file, async () => {
+      const original = binary(file)
+      const optimizedOriginal = optimized(original)
+      if (!optimizedOriginal) return void notRead.push(file)
+      const described = setup(file)
+      const output = optimized(await wizer(original, described.options))
+      assert.ok(output, 'the output is not read')
+      // Binaryen may use types that this V8 does not know yet, then of the original as well.
+      if (WebAssembly.validate(optimizedOriginal)) instantiate(output, described.preloads)
+    })
+  }
+  it('enough of them were read', () => {
+    assert.ok(notRead.length <= NOT_READ_BY_BINARYEN_AT_MOST, notRead.join(', '))
+  })
+})

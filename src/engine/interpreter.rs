@@ -256,9 +256,9 @@ fn config(features: &Features, metered: bool) -> Config {
         .set_max_recursion_depth(MAX_DEPTH)
         .consume_fuel(metered)
         // Running dry in the middle of a translation could not be resumed, so that translating
-        // costs nothing.
+        // costs nothing. Copying does (as by default), or a loop of large copies would not end.
         .fuel_cost(CustomFuelCosts {
-            bytes_copied_per_fuel: 0,
+            bytes_copied_per_fuel: 64,
             fuel_per_bytes_translated: 0,
             fuel_per_bytes_validated: 0,
         })

@@ -13,13 +13,13 @@
 //!     (elem.drop $spare)))
 //! ```
 //!
-//! After (a declarative segment is as good as dropped):
+//! After (a segment without items is as good as dropped, and `$b` stays declared):
 //!
 //! ```wat
 //! (module
 //!   (table $t 2 funcref)
 //!   (elem (table $t) (i32.const 0) func $a $b)
-//!   (elem $spare declare func $b)
+//!   (elem $spare func)
 //!   (func $a) (func $b)
 //!   (func $init
 //!     (table.init $spare (i32.const 1) (i32.const 0) (i32.const 1))
@@ -80,19 +80,13 @@ pub fn elements<'a>(
             }
             match planned.next() {
                 Some(next) => contents.write(&next),
-                // Flag 3: declarative, by function index; element kind 0; and no function.
-                None => contents.write(&[3, 0, 0]),
+                None => contents.write(&empty(segment.ty)),
             };
+        } else if snapshot.dropped_elements.contains(&index) {
+            contents.write(&empty(segment.ty));
         } else {
             renumbered.insert(index, count);
-            if snapshot.dropped_elements.contains(&index) {
-                // A declarative segment is dropped from the start, and declares what it declared:
-                // the flag's bit 1 makes a passive segment (1 or 5) declarative (3 or 7).
-                let (flag, rest) = crate::splice::split_count(bytes);
-                contents.leb(flag | 0b10).borrow(rest);
-            } else {
-                contents.borrow(bytes);
-            }
+            contents.borrow(bytes);
         }
         count += 1;
     }
@@ -112,6 +106,20 @@ pub fn elements<'a>(
         splice.replace(section::ELEMENT, counted);
     }
     renumbered
+}
+
+/// A passive segment of this type without items, which behaves as a dropped one.
+fn empty(ty: RefType) -> Vec<u8> {
+    if ty == RefType::FUNCREF {
+        // Flag 1: passive, by function index; element kind 0.
+        return vec![1, 0, 0];
+    }
+    // Flag 5: passive, by expression.
+    let mut segment = vec![5];
+    let ty: wasm_encoder::RefType = ty.try_into().expect("an encodable type");
+    ty.encode(&mut segment);
+    segment.push(0);
+    segment
 }
 
 /// A segment that puts a run into a table.
@@ -159,11 +167,11 @@ fn active(table: u32, ty: &wasmparser::TableType, run: &Run) -> Vec<u8> {
 /// it must for each that `ref.func` names.
 fn undeclared(module: &Module<'_>, snapshot: &Snapshot<'_>, removed: &[u32]) -> Vec<u32> {
     let mut lost: HashSet<u32> = removed.iter().copied().collect();
-    let replaced = module
-        .elements
-        .iter()
-        .filter(|s| snapshot.replaces_elements(s));
-    for segment in replaced {
+    let segments = || (0..).zip(&module.elements);
+    let is_gone = |index: u32, segment: &ElementSegment| {
+        snapshot.replaces_elements(segment) || snapshot.dropped_elements.contains(&index)
+    };
+    for (_, segment) in segments().filter(|(index, segment)| is_gone(*index, segment)) {
         lost.extend(declared_by(module, segment));
     }
     for (index, constant) in &snapshot.globals {
@@ -180,10 +188,8 @@ fn undeclared(module: &Module<'_>, snapshot: &Snapshot<'_>, removed: &[u32]) -> 
             lost.remove(&function);
         });
     };
-    for segment in &module.elements {
-        if !snapshot.replaces_elements(segment) {
-            keep(&mut declared_by(module, segment).into_iter());
-        }
+    for (_, segment) in segments().filter(|(index, segment)| !is_gone(*index, segment)) {
+        keep(&mut declared_by(module, segment).into_iter());
     }
     for (index, global) in module.globals.defined() {
         match (snapshot.globals.get(&index), &global.init) {
