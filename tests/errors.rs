@@ -997,6 +997,32 @@ fn a_timeout() {
     }
 }
 
+/// An interpreter that counts its steps counts large copies as more than one, and lets memories and
+/// tables grow.
+#[test]
+fn an_interpreter_with_a_timeout() {
+    let module = |init: &str| {
+        format!(
+            r#"(module (memory 512 600) (table $t 1 funcref)
+              (func (export "wizer.initialize") {init}))"#
+        )
+    };
+    let run = |init: &str, limit| {
+        let mut wizer = Wizer::new();
+        wizer.engine(Engine::Interpreter).timeout(limit);
+        wizer.run(module(init).as_bytes())
+    };
+    let grows = "
+        (drop (table.grow $t (ref.null func) (i32.const 100000)))
+        (table.fill $t (i32.const 0) (ref.null func) (i32.const 100001))
+        (drop (memory.grow (i32.const 80)))
+        (memory.copy (i32.const 0) (i32.const 16000000) (i32.const 16000000))";
+    run(grows, Duration::from_secs(600)).unwrap();
+    let endless = "(loop (memory.fill (i32.const 0) (i32.const 7) (i32.const 33554432)) (br 0))";
+    let error = run(endless, Duration::from_millis(100)).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+}
+
 #[test]
 fn a_timeout_serves_for_every_run() {
     let mut wizer = Wizer::new();
