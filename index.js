@@ -208,7 +208,8 @@ class Session {
 
   async close() {
     if (this.#closed) return
-    const closed = this.#step(() => this.#job.during((run) => run.close(!isMainThread)))
+    // Also where the signal was aborted.
+    const closed = this.#step(() => this.#job.run.close(!isMainThread))
     this.#closed = true
     await closed
   }

@@ -774,6 +774,16 @@ describe('limits', () => {
   })
 })
 
+describe('what wizer added', () => {
+  both('cannot be seen by imports', async (way) => {
+    const guest = `(module (import "test" "f" (func $f)) (memory 1) (func (export "wizer.initialize") (call $f)))`
+    for (const use of [(host) => host.memory('wizer:memory0'), (host) => host.call('wizer:start')]) {
+      const error = await failure(way(guest, { imports: (host) => ({ test: { f: () => void use(host) } }) }))
+      assert.equal(error.cause.code, 'ERR_WIZER_HOST')
+    }
+  })
+})
+
 describe('memories, tables and globals', () => {
   /** Uses one of each, and changes what can be changed. */
   const GUEST = `(module

@@ -86,7 +86,19 @@ describe('a session', () => {
       assert.equal(await references.call('any', value), value)
     }
     await assert.rejects(references.call('any', 2 ** 30), TypeError)
+    await assert.rejects(references.call('any'), TypeError)
     await references.close()
+
+    const strict = await Session.create(`(module
+      (func (export "is null") (param funcref) (result i32) (ref.is_null (local.get 0)))
+      (func (export "strict") (param externref) (result (ref extern)) (ref.as_non_null (local.get 0)))
+      (func (export "lax") (param (ref extern)) (result externref) (local.get 0)))`)
+    await assert.rejects(strict.call('is null'), TypeError)
+    assert.equal(await strict.call('is null', null), 1)
+    assert.equal(await strict.call('strict', object), object)
+    assert.equal(await strict.call('lax', object), object)
+    await assert.rejects(strict.call('lax', null), TypeError)
+    await strict.close()
   })
 
   it('gives functions as handles, which it takes again', async () => {
@@ -173,6 +185,7 @@ describe('a session', () => {
       setTimeout(() => controller.abort('enough'), 50)
       assert.equal((await failure(call, 'ERR_WIZER_ABORTED')).cause, 'enough')
       await failure(aborted.call('f'), 'ERR_WIZER_ABORTED')
+      await aborted.close()
     }
   })
 

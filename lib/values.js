@@ -36,18 +36,20 @@ class Values {
         return +value
       case 'externref':
         return value === null ? null : this.#externs.push(value) - 1
+      case '(ref extern)':
+        if (value !== null) return this.#externs.push(value) - 1
     }
     if (isReference(type)) {
-      if (value === null) return null
+      if (value === null && (!type.startsWith('(ref ') || type.startsWith('(ref null '))) return null
       if (isI31(type) && Number.isInteger(value) && value >= -(2 ** 30) && value < 2 ** 30) return value
       const number = typeof value === 'object' ? FunctionReference.numberOf(value) : undefined
-      if (this.#functions.get(number) === value) return number
+      if (number !== undefined && this.#functions.get(number) === value) return number
     }
     throw new TypeError(`a value of the WebAssembly type ${type} cannot come from JavaScript here`)
   }
 
   toJavaScript(value, type) {
-    if (type === 'externref') return value === null ? null : this.#externs[value]
+    if (type === 'externref' || type === '(ref extern)') return value === null ? null : this.#externs[value]
     if (typeof value === 'bigint' && isReference(type)) {
       if (!this.#functions.has(value)) this.#functions.set(value, new FunctionReference(value))
       return this.#functions.get(value)

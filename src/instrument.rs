@@ -125,6 +125,11 @@ impl Names {
         format!("{}forward:{export}", self.prefix)
     }
 
+    /// Whether an export is one of those that were added.
+    pub fn is_added(&self, export: &str) -> bool {
+        export.starts_with(&self.prefix)
+    }
+
     /// The start function.
     pub fn start(&self) -> String {
         format!("{}start", self.prefix)
@@ -132,7 +137,9 @@ impl Names {
 }
 
 /// Instruments a module.
-pub fn instrument(module: &Module<'_>, names: &Names) -> Instrumented {
+///
+/// `identify` says whether references may have to be told apart, of this or another module.
+pub fn instrument(module: &Module<'_>, names: &Names, identify: bool) -> Instrumented {
     let mut splice = Splice::new(module);
     let mut exports = Items::default();
 
@@ -152,13 +159,6 @@ pub fn instrument(module: &Module<'_>, names: &Names) -> Instrumented {
         }
     }
     let mut tables = Tables::new(module);
-    let functions = match has_references(module) && module.tables.len() < MAX_TABLES {
-        true => module.referable_functions(),
-        false => Vec::new(),
-    };
-    if !functions.is_empty() {
-        add_functions(names, &functions, &mut tables, &mut splice, &mut exports);
-    }
     let mut added = Functions::new(module);
     if let Some(start) = module.start {
         if !add_forwarder(module, &names.start(), start, &mut added, &mut exports) {
@@ -175,6 +175,13 @@ pub fn instrument(module: &Module<'_>, names: &Names) -> Instrumented {
         &mut splice,
         &mut exports,
     );
+    let functions = match identify && tables.next < MAX_TABLES {
+        true => module.referable_functions(),
+        false => Vec::new(),
+    };
+    if !functions.is_empty() {
+        add_functions(names, &functions, &mut tables, &mut splice, &mut exports);
+    }
     splice.append(section::TABLE, tables.types.count, &tables.types.bytes);
     splice.append(section::FUNCTION, added.types.count, &added.types.bytes);
     splice.append(section::CODE, added.bodies.count, &added.bodies.bytes);
@@ -310,7 +317,7 @@ impl Tables {
 }
 
 /// Whether the module has a place where a reference can be.
-fn has_references(module: &Module<'_>) -> bool {
+pub fn has_references(module: &Module<'_>) -> bool {
     let is_place = |global: &crate::module::Global<'_>| {
         global.ty.mutable && matches!(global.ty.content_type, ValType::Ref(_))
     };

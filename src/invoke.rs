@@ -85,7 +85,13 @@ impl Invocation {
             return Err(misfit(format!("with {given}")));
         }
         match &self.args {
-            Arguments::Values(values) => Ok(values.clone()),
+            Arguments::Values(values) => {
+                let misfits = |(value, ty): &(&Value, &ValType)| !value.fits(**ty);
+                match values.iter().zip(ty.params()).find(misfits) {
+                    Some((value, _)) => Err(misfit(format!("with {value:?}"))),
+                    None => Ok(values.clone()),
+                }
+            }
             Arguments::Text(texts) => {
                 let typed = texts.iter().zip(ty.params());
                 let read = typed.map(|(text, ty)| {

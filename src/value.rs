@@ -1,5 +1,7 @@
 //! WebAssembly values, free of any engine.
 
+use wasmparser::ValType;
+
 /// A value that a function takes or returns, or that a global or table holds.
 ///
 /// Floats are kept as bits: a NaN's payload is state like any other.
@@ -34,6 +36,22 @@ pub enum Reference {
     Extern(u32),
     /// An object of the garbage-collected heap or an exception.
     Object,
+}
+
+impl Value {
+    /// Whether it can be a value of this type, as far as the value itself tells.
+    pub(crate) fn fits(self, ty: ValType) -> bool {
+        match (self, ty) {
+            (Value::I32(_), ValType::I32)
+            | (Value::I64(_), ValType::I64)
+            | (Value::F32(_), ValType::F32)
+            | (Value::F64(_), ValType::F64)
+            | (Value::V128(_), ValType::V128) => true,
+            (Value::Ref(Reference::Null), ValType::Ref(ty)) => ty.is_nullable(),
+            (Value::Ref(_), ValType::Ref(_)) => true,
+            _ => false,
+        }
+    }
 }
 
 impl From<i32> for Value {

@@ -651,6 +651,174 @@ fn changed_imported_globals_are_named() {
     assert!(message.contains("(the import `env::counter`)"), "{message}");
 }
 
+/// Growing a table in the middle of counted steps goes on behind it, not before.
+#[test]
+fn a_table_that_grows_grows_once() {
+    let module = |slots: u32| {
+        format!(
+            r#"(module (global $n (export "count") (mut i32) (i32.const 0)) (table $t 1 funcref) (memory 1)
+            (func $h (param i32) (result i32) (i32.add (local.get 0) (i32.const 1)))
+            (func (export "wizer.initialize")
+              (global.set $n (call $h (global.get $n)))
+              (drop (memory.grow (i32.const 1)))
+              (global.set $n (i32.add (global.get $n) (i32.const 10)))
+              (drop (table.grow $t (ref.null func) (i32.const {slots})))))"#
+        )
+    };
+    for slots in [1, 1000, 16_000, 17_000, 1_000_000] {
+        let wasm = wat(&module(slots));
+        initialize_and_judge(&format!("{slots} slots"), &wasm, &Setup::default());
+        let mut counted = Wizer::new();
+        counted.engine(Engine::Interpreter);
+        counted.timeout(std::time::Duration::from_secs(600));
+        match counted.run(&wasm) {
+            Ok(output) => assert!(output == Wizer::new().run(&wasm).unwrap(), "{slots}"),
+            Err(error) => {
+                assert!(slots > 16_000, "{}", chain(&error));
+                assert_eq!(error.code(), "ERR_WIZER_UNSUPPORTED");
+            }
+        }
+    }
+}
+
+/// Growth counts once for the limit, whatever was counted meanwhile.
+#[test]
+fn memory_that_grows_counts_once() {
+    let text = r#"(module (memory 1)
+        (func (export "wizer.initialize") (local $i i32)
+          (loop $more
+            (drop (memory.grow (i32.const 8)))
+            (br_if $more (i32.lt_u
+              (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 20))))))"#;
+    let mut wizer = Wizer::new();
+    wizer.engine(Engine::Interpreter).max_memory(161 << 16);
+    wizer.timeout(std::time::Duration::from_secs(600));
+    wizer.run(text.as_bytes()).unwrap();
+}
+
+/// A host gives a function of each type that it is asked for under one name.
+#[test]
+fn functions_of_one_name_and_several_types() {
+    let text = r#"(module
+        (import "env" "f" (func $a))
+        (import "env" "f" (func $b (param i32) (result i32)))
+        (table (export "t") 1 funcref)
+        (elem declare func $a $b)
+        (func (export "wizer.initialize") (table.set (i32.const 0) (ref.func $b))))"#;
+    for engine in [Engine::Interpreter, Engine::Optimizing] {
+        let output = Wizer::new().engine(engine).run(text.as_bytes()).unwrap();
+        let printed = structure::sections(&output);
+        let (_, _, elements) = printed.all.iter().find(|(id, ..)| *id == 9).unwrap();
+        // A segment at 0 of one function, which is the second.
+        assert!(
+            elements
+                .windows(5)
+                .any(|bytes| bytes == [0x41, 0, 0x0b, 1, 1]),
+            "{elements:?}"
+        );
+    }
+}
+
+/// What an import says of a function may be less than what it is.
+#[test]
+fn imported_functions_of_narrower_types_are_named() {
+    let preload = r#"(module
+        (type $s (sub (func))) (type $u (sub $s (func))) (func (export "f") (type $u)))"#;
+    let text = r#"(module
+        (type $s (sub (func))) (type $u (sub $s (func)))
+        (import "p" "f" (func $f (type $s)))
+        (elem declare func $f)
+        (global $g (mut (ref null $u)) (ref.null $u))
+        (func (export "wizer.initialize")
+          (global.set $g (ref.cast (ref $u) (ref.func $f)))))"#;
+    let mut wizer = Wizer::new();
+    wizer.preload_bytes("p", preload);
+    let error = wizer.run(text.as_bytes()).unwrap_err();
+    assert!(error.to_string().contains("wider type"), "{error}");
+    // Where the import says it, it can be written.
+    let exact = text.replace("(type $s)))", "(type $u)))");
+    structure::validate(&wizer.run(exact.as_bytes()).unwrap()).unwrap();
+}
+
+/// Engines accept 100,000 element segments.
+#[test]
+fn more_runs_of_slots_than_engines_accept_segments() {
+    let wasm = wat(
+        r#"(module (table (export "t") 210000 funcref) (func $a (export "a"))
+        (func (export "wizer.initialize") (local $i i32)
+          (loop $next
+            (table.set (local.get $i) (ref.func $a))
+            (local.set $i (i32.add (local.get $i) (i32.const 2)))
+            (br_if $next (i32.lt_u (local.get $i) (i32.const 209990))))))"#,
+    );
+    initialize_and_judge("many slots", &wasm, &Setup::default());
+}
+
+/// Objects in a passive segment of a preloaded module are state of its own.
+#[test]
+fn objects_of_a_preloaded_module_are_named() {
+    let preload = r#"(module
+        (type $s (struct (field (mut i32)))) (type $a (array (mut (ref null $s))))
+        (elem $e (ref null $s) (item (struct.new $s (i32.const 0))))
+        (func $o (result (ref null $s))
+          (array.get $a (array.new_elem $a $e (i32.const 0) (i32.const 1)) (i32.const 0)))
+        (func (export "inc")
+          (struct.set $s 0 (call $o) (i32.add (i32.const 1) (struct.get $s 0 (call $o))))))"#;
+    let text = r#"(module (import "p" "inc" (func $i))
+        (func (export "wizer.initialize") (call $i) (call $i)))"#;
+    let mut wizer = Wizer::new();
+    wizer.preload_bytes("p", preload);
+    let error = wizer.run(text.as_bytes()).unwrap_err();
+    assert!(
+        error.to_string().starts_with("element segment 0"),
+        "{error}"
+    );
+    wizer
+        .allow_preload_changes(true)
+        .run(text.as_bytes())
+        .unwrap();
+}
+
+/// A preloaded module without a place for references hands them out all the same.
+#[test]
+fn functions_of_a_preloaded_module_without_tables() {
+    let preload = r#"(module
+        (func $f (export "f") (result i32) (i32.const 42))
+        (func (export "get") (result funcref) (ref.func $f)))"#;
+    let text = r#"(module
+        (import "p" "get" (func $get (result funcref)))
+        (import "p" "f" (func (result i32)))
+        (global $g (export "g") (mut funcref) (ref.null func))
+        (func (export "wizer.initialize") (global.set $g (call $get))))"#;
+    let mut outputs = Vec::new();
+    for engine in [
+        Engine::Auto,
+        Engine::Interpreter,
+        Engine::Baseline,
+        Engine::Optimizing,
+    ] {
+        let mut wizer = Wizer::new();
+        wizer.preload_bytes("p", preload).engine(engine);
+        outputs.push(wizer.run(text.as_bytes()).unwrap());
+    }
+    assert!(outputs.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+/// `_initialize` runs once, also where the user says when.
+#[test]
+fn what_is_invoked_is_not_called_again() {
+    let text = r#"(module (global $n (mut i32) (i32.const 0))
+        (func $init (export "_initialize") (export "setup")
+          (global.set $n (i32.add (global.get $n) (i32.const 1))))
+        (func (export "n") (result i32) (global.get $n)))"#;
+    for name in ["_initialize", "setup"] {
+        let output = Wizer::new().invoke(name, &[]).run(text.as_bytes()).unwrap();
+        let mut session = Wizer::new().session(&output).unwrap();
+        assert_eq!(session.call("n", &[]).unwrap(), [Value::I32(1)], "{name}");
+        assert!(session.function_type("_initialize").is_none());
+    }
+}
+
 #[test]
 fn objects_of_the_collected_heap_are_named() {
     let module = |declarations: &str, init: &str| {

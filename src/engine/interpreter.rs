@@ -18,8 +18,16 @@ use crate::module::{Features, signature};
 use crate::value::{Reference, Value};
 
 /// How much fuel is burnt between two looks at the clock. An instruction takes one unit or a
-/// few, so that a slice lasts some milliseconds.
-const SLICE: u64 = 1_000_000;
+/// few, so that a slice lasts some hundred microseconds.
+const SLICE: u64 = 100_000;
+
+/// How many bytes are copied or grown for a unit of fuel.
+const BYTES_PER_FUEL: u32 = 256 << 10;
+
+/// The most slots that a table may grow by while fuel is burnt. More could run dry in the middle,
+/// and wasmi 2.0 then goes on in the wrong place (`table.grow` does not note where it was). A
+/// slot counts for 16 bytes at most.
+const MAX_METERED_SLOTS: usize = BYTES_PER_FUEL as usize / 16 - 1;
 
 /// The most value stack that code may use, in bytes, and the deepest recursion. Both are far
 /// above wasmi's defaults (1 MB and 1,000 calls): what recurses deeply in a browser or Node, does
@@ -47,6 +55,13 @@ struct Data {
     refused: Option<TrapReason>,
     /// `None`: the run goes to its end.
     pause: Option<Pause>,
+    /// Whether fuel is burnt.
+    metered: bool,
+    /// How many bytes a memory was to grow by last: it is asked for again where fuel runs dry
+    /// before it does.
+    asked_for: u64,
+    /// Why wasmi cannot go on.
+    cannot: Option<String>,
     /// How many calls from functions of the host are going on.
     nested: usize,
     /// The functions whose references were handed out, and may come back.
@@ -97,6 +112,9 @@ impl Interpreter {
             names: modules.first().map(|module| module.code.names.clone()),
             refused: None,
             pause,
+            metered,
+            asked_for: 0,
+            cannot: None,
             nested: 0,
             handed_out: HashSet::new(),
         };
@@ -162,6 +180,9 @@ impl Interpreter {
             return ended;
         }
         let refused = self.store.data_mut().refused.take();
+        if let Some(cannot) = self.store.data_mut().cannot.take() {
+            return Error::unsupported(cannot);
+        }
         if let ErrorKind::Wasm(_) | ErrorKind::Translation(_) = error.kind() {
             // A function that is looked at only when it is called.
             return Error::unsupported(error.to_string());
@@ -208,6 +229,7 @@ fn call(
                     ResumableCall::Finished => break,
                     ResumableCall::HostTrap(trap) => return Err(trap.into_host_error()),
                     ResumableCall::OutOfFuel(paused) => {
+                        context.data_mut().ran_dry(paused.required_fuel());
                         pause(context.data_mut()).map_err(failed)?;
                         context.set_fuel(SLICE.max(paused.required_fuel()))?;
                         paused.resume(&mut context, &mut results)?
@@ -256,9 +278,9 @@ fn config(features: &Features, metered: bool) -> Config {
         .set_max_recursion_depth(MAX_DEPTH)
         .consume_fuel(metered)
         // Running dry in the middle of a translation could not be resumed, so that translating
-        // costs nothing. Copying does (as by default), or a loop of large copies would not end.
+        // costs nothing. Copying does, or a loop of large copies would not end.
         .fuel_cost(CustomFuelCosts {
-            bytes_copied_per_fuel: 64,
+            bytes_copied_per_fuel: BYTES_PER_FUEL,
             fuel_per_bytes_translated: 0,
             fuel_per_bytes_validated: 0,
         })
@@ -454,12 +476,23 @@ struct CallingGuest<'c, 's> {
     caller: &'c mut wasmi::Caller<'s, Data>,
 }
 
+impl CallingGuest<'_, '_> {
+    /// Whether an export is none of the user's.
+    fn is_added(&self, export: &str) -> bool {
+        let names = &self.caller.data().names;
+        names.as_ref().is_some_and(|names| names.is_added(export))
+    }
+}
+
 impl Guest for CallingGuest<'_, '_> {
     fn memory(&mut self, export: &str) -> Option<&mut [u8]> {
         self.memory_and_host(export).map(|(bytes, _)| bytes)
     }
 
     fn function_type(&mut self, export: &str) -> Option<FuncType> {
+        if self.is_added(export) {
+            return None;
+        }
         let ty = self
             .caller
             .get_export(export)?
@@ -493,6 +526,9 @@ impl Caller for CallingGuest<'_, '_> {
     }
 
     fn memory_and_host(&mut self, export: &str) -> Option<(&mut [u8], &mut HostState)> {
+        if self.is_added(export) {
+            return None;
+        }
         let memory = self.caller.get_export(export)?.into_memory()?;
         let (bytes, data) = memory.data_and_store_mut(&mut *self.caller);
         Some((bytes, &mut data.host))
@@ -636,6 +672,16 @@ impl wasmi::ResourceLimiter for Data {
 }
 
 impl Data {
+    /// Fuel ran dry. Where that was in the middle of growth, that will be asked for again.
+    fn ran_dry(&mut self, required: u64) {
+        let bytes = std::mem::take(&mut self.asked_for);
+        let cost = bytes / u64::from(BYTES_PER_FUEL);
+        if cost > 0 && cost == required {
+            let limiter = &mut self.host.limiter;
+            limiter.used = limiter.used.saturating_sub(bytes);
+        }
+    }
+
     fn growing(
         &mut self,
         what: &'static str,
@@ -645,6 +691,18 @@ impl Data {
     ) -> Result<bool, LimiterError> {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
+        }
+        if what == "table" && self.metered && desired - current > MAX_METERED_SLOTS {
+            let slots = desired - current;
+            let cannot = format!("a table grew by {slots} slots at once while steps were counted");
+            match &mut self.host.speculation {
+                Some(speculation) => drop(speculation.leave(cannot)),
+                None => self.cannot = Some(cannot),
+            }
+            return Err(LimiterError::ResourceLimiterDeniedAllocation);
+        }
+        if what == "memory" {
+            self.asked_for = (desired - current) as u64;
         }
         let limiter: &mut Limiter = &mut self.host.limiter;
         match limiter.grow(what, current as u64, desired as u64) {

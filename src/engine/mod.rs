@@ -30,8 +30,8 @@ pub struct Prepared<'a> {
 
 impl<'a> Prepared<'a> {
     /// The module, made ready to run.
-    pub fn new(module: Module<'a>, names: &Names) -> Self {
-        let code = instrument(&module, names);
+    pub fn new(module: Module<'a>, names: &Names, identify: bool) -> Self {
+        let code = instrument(&module, names, identify);
         Prepared { module, code }
     }
 

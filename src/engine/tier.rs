@@ -367,6 +367,10 @@ impl Job<'_, '_> {
             settings: Settings {
                 features: self.options.features,
                 interruptible: self.options.interrupt.is_some(),
+                shares_memory: self
+                    .modules
+                    .iter()
+                    .any(|m| m.module.imports_shared_memory()),
             },
             modules: self.modules.iter().map(|m| m.code.bytes.clone()).collect(),
             cache: self.cache().filter(|_| keep),

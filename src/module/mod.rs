@@ -300,6 +300,12 @@ impl<'a> Module<'a> {
                 .is_some_and(|ty| ty.params().is_empty() && ty.results().is_empty())
     }
 
+    /// Whether a memory that it imports is shared.
+    pub fn imports_shared_memory(&self) -> bool {
+        let mut imported = self.memories.all().take(self.memories.imported);
+        imported.any(|(_, ty)| ty.shared)
+    }
+
     /// The functions that a reference can be of, in order: those that something declares or
     /// exports, and imported ones, which others may have handed out.
     pub fn referable_functions(&self) -> Vec<u32> {

@@ -14,7 +14,7 @@ use std::ops::Range;
 use wasmparser::ValType;
 
 use crate::error::Error;
-use crate::instrument::Instrumented;
+use crate::instrument::{Instrumented, Names};
 use crate::module::{DataSegment, ElementSegment, ExternKind, Module, SegmentMode, val_type_name};
 use crate::value::{Reference, Value};
 use plan::Contents;
@@ -135,6 +135,7 @@ impl Baseline {
         &self,
         state: &mut dyn State,
         module: &Module<'_>,
+        names: &Names,
         shared: &dyn Fn(ExternKind, u32) -> bool,
     ) -> Result<(), Error> {
         for (&index, &before) in &self.globals {
@@ -181,12 +182,19 @@ impl Baseline {
                 return Err(unrepresentable("a passive segment".into(), "was dropped"));
             }
         }
+        for index in passive_elements(module) {
+            let is_dropped = self.segments.get(&names.element(index)) == Some(&true);
+            if module.elements[index as usize].makes_objects && !is_dropped {
+                return Err(unrepresentable(format!("element segment {index}"), OBJECTS));
+            }
+        }
         Ok(())
     }
 }
 
 const CHANGED: &str = "was changed by the initialization";
 const OBJECT: &str = "holds an object of the garbage-collected heap";
+const OBJECTS: &str = "holds objects of the garbage-collected heap";
 
 /// The passive data segments that can be dropped, and whose drop can be noticed.
 fn passive_data(module: &Module<'_>) -> impl Iterator<Item = u32> {
@@ -278,10 +286,7 @@ impl<'s> Snapshot<'s> {
                 snapshot.dropped_elements.insert(index);
             } else if module.elements[index as usize].makes_objects {
                 let segment = format!("element segment {index}");
-                return Err(unrepresentable(
-                    segment,
-                    "holds objects of the garbage-collected heap",
-                ));
+                return Err(unrepresentable(segment, OBJECTS));
             }
         }
         snapshot.read_memories(state, module, origin, max_segments)?;

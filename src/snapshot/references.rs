@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use wasmparser::{ConstExpr, Operator};
+use wasmparser::{ConstExpr, HeapType, Operator, RefType, ValType};
 
 use super::{describe_global, unrepresentable};
 use crate::error::Error;
@@ -32,17 +32,23 @@ impl Functions {
         }
     }
 
-    /// What can be written for a reference.
+    /// What can be written for a reference, in a place of this type.
     ///
     /// # Errors
     ///
     /// What it is instead, for people.
-    pub fn item(&self, reference: Reference) -> Result<Item, &'static str> {
+    pub fn item(
+        &self,
+        module: &Module<'_>,
+        reference: Reference,
+        ty: RefType,
+    ) -> Result<Item, &'static str> {
         match reference {
             Reference::Null => Ok(Item::Null),
             Reference::I31(value) => Ok(Item::I31(value)),
             Reference::Func(number) => match self.0.get(&number) {
-                Some(index) => Ok(Item::Func(*index)),
+                Some(index) if fits(module, *index, ty) => Ok(Item::Func(*index)),
+                Some(_) => Err("holds an imported function whose import is of a wider type"),
                 None if self.0.is_empty() => {
                     Err("holds a function, which cannot be told apart in a module of 100 tables")
                 }
@@ -60,7 +66,14 @@ impl Functions {
         index: u32,
         value: Reference,
     ) -> Result<Item, Error> {
-        self.item(value)
+        let ty = module
+            .globals
+            .get(index)
+            .map(|global| global.ty.content_type);
+        let Some(ValType::Ref(ty)) = ty else {
+            return Err(Error::internal("a global of numbers holds a reference"));
+        };
+        self.item(module, value, ty)
             .map_err(|what| unrepresentable(describe_global(module, index), what))
     }
 }
@@ -113,7 +126,8 @@ impl TableSnapshot {
             if before.is_some_and(is_as_before) {
                 continue;
             }
-            let item = functions.item(*reference).map_err(|what| {
+            let item = functions.item(module, *reference, table.ty.element_type);
+            let item = item.map_err(|what| {
                 let table = super::describe(module, ExternKind::Table, index);
                 unrepresentable(format!("slot {slot} of {table}"), what)
             })?;
@@ -128,6 +142,9 @@ impl TableSnapshot {
                 }),
             }
         }
+        if let (None, Some(initial)) = (before, initial) {
+            limit(&mut runs, initial);
+        }
         Ok(TableSnapshot {
             index,
             size: slots.len() as u64,
@@ -135,6 +152,38 @@ impl TableSnapshot {
         })
     }
 }
+
+/// Whether a function can be written where a type is wanted. One that is imported may be of a
+/// narrower type than the import says, which a constant expression does not know.
+fn fits(module: &Module<'_>, function: u32, ty: RefType) -> bool {
+    let wanted = match ty.heap_type() {
+        HeapType::Abstract { .. } => return true,
+        HeapType::Concrete(index) | HeapType::Exact(index) => index.as_module_index(),
+    };
+    function >= module.functions.imported() || module.functions.get(function).copied() == wanted
+}
+
+/// Joins runs across what the table's initializer puts there, shortest gaps first, until engines
+/// accept as many segments.
+fn limit(runs: &mut Vec<Run>, initial: Item) {
+    let mut longest = 1;
+    while runs.len() > MAX_RUNS {
+        runs.dedup_by(|next, last| {
+            let gap = next.start - (last.start + last.items.len() as u64);
+            let close = gap <= longest;
+            if close {
+                last.items.extend((0..gap).map(|_| initial));
+                last.items.append(&mut next.items);
+            }
+            close
+        });
+        longest *= 2;
+    }
+}
+
+/// The most runs of a table. Engines accept 100,000 element segments in one module (wasmparser's
+/// `MAX_WASM_ELEMENT_SEGMENTS`).
+const MAX_RUNS: usize = 10_000;
 
 /// The reference that a constant expression makes, where that is plain to see.
 fn constant(expr: &ConstExpr<'_>) -> Option<Item> {

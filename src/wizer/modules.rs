@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use wasmparser::TypeRef;
+use wasmparser::{FuncType, TypeRef};
 
 use super::provided;
 use crate::engine::Prepared;
 use crate::error::Error;
-use crate::instrument::{Instrumented, Names, observer};
+use crate::instrument::{Instrumented, Names, has_references, observer};
 use crate::module::{ExternKind, Module};
 use crate::options::{Options, Preload, PreloadSource};
 
@@ -67,7 +67,10 @@ impl Sources {
     pub fn instrument<'s>(&'s self, main: Module<'s>) -> Result<Modules<'s>, Error> {
         let modules = self.parse(main)?;
         let names = Names::new(&modules);
-        let prepared = modules.into_iter().map(|m| Prepared::new(m, &names));
+        let identify = modules.last().is_some_and(has_references);
+        let prepared = modules
+            .into_iter()
+            .map(|m| Prepared::new(m, &names, identify));
         Ok(Modules::new(
             prepared.collect(),
             self.names(),
@@ -215,14 +218,28 @@ impl<'a> Modules<'a> {
         }
     }
 
-    /// The functions of a module by where they come from; of several of one source, the first.
-    pub fn functions(&self, position: usize) -> HashMap<Source, u32> {
+    /// The functions of the module itself by where they come from and their types: a host gives
+    /// a function of each type that it is asked for. Of several that are the same, the first.
+    pub fn functions(&self) -> HashMap<(Source, Option<FuncType>), u32> {
         let mut functions = HashMap::new();
-        for index in &self.all[position].code.functions {
-            let source = self.source(position, ExternKind::Func, *index);
-            functions.entry(source).or_insert(*index);
+        let main = self.main_position();
+        for index in &self.main().code.functions {
+            functions
+                .entry(self.identity(main, *index))
+                .or_insert(*index);
         }
         functions
+    }
+
+    /// What tells a function from others.
+    pub fn identity(&self, position: usize, function: u32) -> (Source, Option<FuncType>) {
+        let source = self.source(position, ExternKind::Func, function);
+        let ty = self.all[position].module.function_type(function).cloned();
+        match source {
+            Source::Host(..) => (source, ty),
+            // It is what the module that defines it says.
+            Source::Module(..) => (source, None),
+        }
     }
 
     /// Whether the module itself imports a thing of another one.

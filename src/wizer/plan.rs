@@ -94,6 +94,7 @@ impl Plan {
         Ok(Plan {
             // Once, also where both names are of one function.
             reactor: reactor
+                && !is_invoked(&REACTOR_INIT.to_string())
                 && init_func
                     .as_ref()
                     .is_none_or(|name| index(REACTOR_INIT) != index(name)),

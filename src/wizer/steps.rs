@@ -4,7 +4,6 @@ use super::REACTOR_INIT;
 use super::modules::{Modules, Source, shares};
 use crate::engine::{Engine, InstanceId, Live, Prepared};
 use crate::error::Error;
-use crate::module::ExternKind;
 use crate::snapshot::references::Functions;
 use crate::snapshot::{Baseline, Found, Origin, Snapshot, State};
 
@@ -115,23 +114,22 @@ fn functions(
     modules: &Modules<'_>,
 ) -> Result<Functions, Error> {
     let mut functions = Functions::default();
-    let own = modules.functions(modules.main_position());
-    let mut read = |instance, position: usize, prepared: &Prepared<'_>| {
-        if prepared.code.functions.is_empty() {
-            return Ok(());
-        }
-        let references = live(engine, instance, prepared).functions()?;
+    let mut read = |instance, prepared: &Prepared<'_>| match prepared.code.functions.is_empty() {
+        true => Ok(Vec::new()),
+        false => live(engine, instance, prepared).functions(),
+    };
+    let main = modules.main();
+    for (index, reference) in main.code.functions.iter().zip(read(run.main, main)?) {
+        functions.add(reference, *index);
+    }
+    let own = modules.functions();
+    for ((instance, _), (position, _, prepared)) in run.preloads.iter().zip(modules.preloads()) {
+        let references = read(*instance, prepared)?;
         for (index, reference) in prepared.code.functions.iter().zip(references) {
-            let source = modules.source(position, ExternKind::Func, *index);
-            if let Some(index) = own.get(&source) {
+            if let Some(index) = own.get(&modules.identity(position, *index)) {
                 functions.add(reference, *index);
             }
         }
-        Ok::<_, Error>(())
-    };
-    read(run.main, modules.main_position(), modules.main())?;
-    for ((instance, _), (position, _, prepared)) in run.preloads.iter().zip(modules.preloads()) {
-        read(*instance, position, prepared)?;
     }
     Ok(functions)
 }
@@ -157,7 +155,7 @@ pub fn check_preloads(
         };
         let mut live = live(engine, *instance, prepared);
         baseline
-            .check(&mut live, &prepared.module, &shared)
+            .check(&mut live, &prepared.module, &prepared.code.names, &shared)
             .map_err(|error| match error {
                 Error::Unrepresentable { item, change, .. } => Error::Unrepresentable {
                     item: format!("{item} of the preloaded module `{name}`"),
