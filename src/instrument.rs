@@ -46,7 +46,7 @@ use std::sync::Arc;
 use wasm_encoder::{Encode, ExportKind, Function, Instruction};
 
 use crate::module::{ExternKind, Module, SegmentMode, Table, needs_collector, section};
-use crate::splice::Splice;
+use crate::splice::{Splice, leading_count_len};
 use wasmparser::{RefType, TypeRef, ValType};
 
 /// The most tables that engines accept in one module (wasmparser's `MAX_WASM_TABLES`, and V8's
@@ -228,11 +228,6 @@ pub fn observer(module: &Module<'_>) -> Option<Vec<u8>> {
     }
     observer.section(&imports);
     Some(observer.finish())
-}
-
-/// How many bytes the item count takes that a vector section begins with.
-pub fn leading_count_len(contents: &[u8]) -> usize {
-    contents.len() - crate::splice::split_count(contents).1.len()
 }
 
 /// The items appended to one section.

@@ -299,6 +299,11 @@ pub fn split_count(contents: &[u8]) -> (u32, &[u8]) {
     (count, &contents[reader.original_position()..])
 }
 
+/// How many bytes the item count takes that a vector section begins with.
+pub fn leading_count_len(contents: &[u8]) -> usize {
+    contents.len() - split_count(contents).1.len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

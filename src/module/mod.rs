@@ -3,6 +3,7 @@
 //! One pass over the section headers. Every section is a borrowed slice of the input, and no
 //! function body is decoded here: validation is the engines' work.
 
+mod init;
 mod parse;
 mod types;
 mod validate;
@@ -304,6 +305,19 @@ impl<'a> Module<'a> {
     pub fn imports_shared_memory(&self) -> bool {
         let mut imported = self.memories.all().take(self.memories.imported);
         imported.any(|(_, ty)| ty.shared)
+    }
+
+    /// Where the flag is in a shared memory by which the start function lets one instance
+    /// initialize it, if the start function has the shape of the one that `wasm-ld` makes
+    /// (`__wasm_init_memory`).
+    pub fn shared_memory_flag(&self, memory: u32) -> Option<u64> {
+        let body = self.start?.checked_sub(self.functions.imported())?;
+        let code = self.section(section::CODE)?;
+        let reader = wasmparser::BinaryReader::new(self.contents(code), 0);
+        let bodies = wasmparser::CodeSectionReader::new(reader).ok()?;
+        let body = bodies.into_iter().nth(body as usize)?.ok()?;
+        let operators = body.get_operators_reader().ok()?.into_iter();
+        init::flag(&operators.collect::<Result<Vec<_>, _>>().ok()?, memory)
     }
 
     /// The functions that a reference can be of, in order: those that something declares or

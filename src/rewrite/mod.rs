@@ -27,6 +27,7 @@
 //! ```
 
 mod elements;
+mod guarded;
 mod names;
 mod uses;
 
@@ -39,7 +40,7 @@ use crate::error::Error;
 use crate::module::{ExternKind, Module, SegmentMode, section};
 use crate::snapshot::references::Item;
 use crate::snapshot::{Constant, Snapshot};
-use crate::splice::{Rope, Splice};
+use crate::splice::{Rope, Splice, leading_count_len};
 use crate::value::Value;
 
 /// The largest output, in bytes: 1 GiB, the limit of engines on a module (V8's
@@ -62,6 +63,9 @@ pub struct Rewritten {
     pub code_shift: i64,
     /// The custom sections that no longer told the truth.
     pub dropped_sections: Vec<String>,
+    /// How far function bodies moved within the code section, in bytes: more functions may take a
+    /// longer count.
+    pub moved_bodies: i64,
 }
 
 /// Writes the initialized module.
@@ -81,19 +85,27 @@ pub fn rewrite(
     globals(module, snapshot, &mut splice);
     let removed = self::exports(module, exports, &mut splice);
     let elements = elements::elements(module, snapshot, &removed, &mut splice);
-    let data = data(module, snapshot, &mut splice)?;
-    splice.drop(section::START);
+    let data = match &snapshot.guard {
+        None => {
+            splice.drop(section::START);
+            data(module, snapshot, &mut splice)?
+        }
+        Some(guard) => guarded::write(module, snapshot, guard, &mut splice)?,
+    };
     let dropped_sections = names::customs(module, &elements, &data, &mut splice);
 
     let spliced = splice.finish();
-    let code_shift = match (spliced.code, module.section(section::CODE)) {
-        (Some(new), Some(old)) => new as i64 - old.contents.start as i64,
-        _ => 0,
-    };
+    let (mut code_shift, mut moved_bodies) = (0, 0);
+    if let (Some(new), Some(old)) = (spliced.code, module.section(section::CODE)) {
+        let count_len = |contents| leading_count_len(contents) as i64;
+        moved_bodies = count_len(&spliced.bytes[new..]) - count_len(module.contents(old));
+        code_shift = new as i64 - old.contents.start as i64 + moved_bodies;
+    }
     Ok(Rewritten {
         bytes: spliced.bytes,
         code_shift,
         dropped_sections,
+        moved_bodies,
     })
 }
 
@@ -178,7 +190,8 @@ fn memories(module: &Module<'_>, snapshot: &Snapshot<'_>, splice: &mut Splice<'_
 
 /// Replaces the initializers of mutable globals.
 fn globals<'a>(module: &'a Module<'a>, snapshot: &Snapshot<'_>, splice: &mut Splice<'a>) {
-    if snapshot.globals.is_empty() {
+    // Where there is a guard, each instance begins with the initializers.
+    if snapshot.globals.is_empty() || snapshot.guard.is_some() {
         return;
     }
     let mut contents = Rope::new();
@@ -274,6 +287,20 @@ fn exports<'a>(module: &'a Module<'a>, policy: &Exports, splice: &mut Splice<'a>
     removed
 }
 
+/// Whether the output can be as large as it is with data of this size.
+fn check_size(module: &Module<'_>, data: usize) -> Result<(), Error> {
+    let old = module.section(section::DATA);
+    let old = old.map_or(0, |section| section.contents.len());
+    let bytes = (module.bytes.len() - old + data) as u64;
+    match bytes > MAX_OUTPUT_BYTES {
+        true => Err(Error::OutputTooLarge {
+            bytes,
+            limit: MAX_OUTPUT_BYTES,
+        }),
+        false => Ok(()),
+    }
+}
+
 /// Where each segment of the input stands in the output, if it is still there.
 type Renumbered = BTreeMap<u32, u32>;
 
@@ -353,15 +380,7 @@ fn data<'a>(
         count += 1;
     }
 
-    let old = module.section(section::DATA);
-    let old = old.map_or(0, |section| section.contents.len());
-    let total = (module.bytes.len() - old + contents.len()) as u64;
-    if total > MAX_OUTPUT_BYTES {
-        return Err(Error::OutputTooLarge {
-            bytes: total,
-            limit: MAX_OUTPUT_BYTES,
-        });
-    }
+    check_size(module, contents.len())?;
     if module.has_data_count && count == 0 && places > 0 {
         splice.drop(section::DATA_COUNT);
     } else if module.has_data_count {

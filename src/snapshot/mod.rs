@@ -64,6 +64,8 @@ pub struct Baseline {
     memories: BTreeMap<u32, Contents>,
     /// Whether each segment was dropped, by its probe.
     segments: BTreeMap<String, bool>,
+    /// The numbers in the module's own mutable globals, where other instances may need them.
+    numbers: BTreeMap<u32, Value>,
 }
 
 impl Baseline {
@@ -117,11 +119,20 @@ impl Baseline {
                 segments.insert(probe, dropped);
             }
         }
+        let mut numbers = BTreeMap::new();
+        if module.imports_shared_memory() {
+            for (index, global) in module.globals.defined() {
+                if global.ty.mutable && is_number(global.ty.content_type) {
+                    numbers.insert(index, state.global(index)?);
+                }
+            }
+        }
         Ok(Baseline {
             tables,
             globals,
             memories,
             segments,
+            numbers,
         })
     }
 
@@ -226,6 +237,18 @@ pub struct Snapshot<'s> {
     pub dropped_data: BTreeSet<u32>,
     /// The passive element segments that were dropped.
     pub dropped_elements: BTreeSet<u32>,
+    /// Where state is shared, and the first instance alone is to bring it about.
+    pub guard: Option<Guard>,
+}
+
+/// How the first instance knows that it is the first.
+#[derive(Clone, Copy, Debug)]
+pub struct Guard {
+    /// The shared memory.
+    pub memory: u32,
+    pub memory64: bool,
+    /// Where in it the flag is: 0 at first, 1 while the first instance is at work, and then 2.
+    pub flag: u64,
 }
 
 /// A value that a constant expression can make.
@@ -290,7 +313,49 @@ impl<'s> Snapshot<'s> {
             }
         }
         snapshot.read_memories(state, module, origin, max_segments)?;
+        if snapshot.guard.is_some() {
+            let before = &origin.baseline.numbers;
+            let changed = |index: &u32, now: &mut Constant| match before.get(index) {
+                Some(before) => *now != Constant::Number(*before),
+                None => true,
+            };
+            snapshot.globals.retain(changed);
+        }
         Ok(snapshot)
+    }
+
+    /// The guard of an imported shared memory that changed.
+    ///
+    /// Every thread's instance would write it again, over what others have done, and has globals,
+    /// tables and memories of its own, which the initialization of the first one did not change.
+    fn guard(&self, module: &Module<'_>, memory: u32) -> Result<Guard, Error> {
+        let item = describe(module, ExternKind::Memory, memory);
+        let refuse = |why: &str| Err(unrepresentable(item.clone(), why));
+        let has_reference = |constant: &Constant| matches!(constant, Constant::Reference(_));
+        if !self.tables.is_empty()
+            || !self.dropped_elements.is_empty()
+            || self.globals.values().any(has_reference)
+        {
+            return refuse(
+                "is shared between instances, and tables or references changed besides it, which \
+                 each instance has for itself",
+            );
+        }
+        if self.guard.is_some() || module.memories.len() > 1 {
+            return refuse("is shared between instances, and the module has another memory");
+        }
+        let Some(flag) = module.shared_memory_flag(memory) else {
+            return refuse(
+                "is shared between instances, and the module has no start function like that of \
+                 `wasm-ld`, by whose flag one of them could write it",
+            );
+        };
+        let memory64 = module.memories.get(memory).is_some_and(|ty| ty.memory64);
+        Ok(Guard {
+            memory,
+            memory64,
+            flag,
+        })
     }
 
     /// Reads tables and globals of reference types.
@@ -357,14 +422,18 @@ impl<'s> Snapshot<'s> {
             let (pages, bytes) = state.memory(index)?;
             let segments = match origin.baseline.memories.get(&index) {
                 Some(before) if *before == Contents::of(bytes) => continue,
-                // Every thread's instance would write it again, over what others have done.
-                Some(_) if ty.shared => {
-                    let memory = describe(module, ExternKind::Memory, index);
-                    return Err(unrepresentable(memory, "is shared, and was changed"));
-                }
                 Some(_) => {
                     let found = &origin.found.memories[index as usize];
-                    plan::differences(found, bytes, index, ty.memory64)
+                    let mut differences = plan::differences(found, bytes, index, ty.memory64);
+                    if ty.shared {
+                        let guard = self.guard(module, index)?;
+                        plan::leave_out(
+                            &mut differences,
+                            guard.flag as usize..guard.flag as usize + 4,
+                        );
+                        self.guard = Some(guard);
+                    }
+                    differences
                 }
                 None => plan::segments(bytes, index, ty.memory64),
             };

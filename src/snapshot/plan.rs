@@ -82,6 +82,16 @@ pub fn differences(
     join(changed.into_iter(), memory, memory64)
 }
 
+/// Takes a range out of runs.
+pub fn leave_out(runs: &mut Vec<Range<usize>>, range: Range<usize>) {
+    let parts = runs.iter().flat_map(|run| {
+        let before = run.start..run.end.min(range.start);
+        let behind = run.start.max(range.end)..run.end;
+        [before, behind].into_iter().filter(|part| !part.is_empty())
+    });
+    *runs = parts.collect();
+}
+
 /// Joins neighbouring runs where that makes the file smaller.
 fn join(
     runs: impl Iterator<Item = Range<usize>>,

@@ -25,7 +25,14 @@ impl Facts<'_> {
         reason: String,
         phases: Vec<PhaseReport>,
     ) -> Report {
-        let (host_calls, warnings) = host_report(engine.host());
+        let (host_calls, mut warnings) = host_report(engine.host());
+        if self.output.moved_bodies != 0 {
+            warnings.push(
+                "a start function was added, and function bodies moved by a byte within the code \
+                 section: debug information is off by as much"
+                    .into(),
+            );
+        }
         Report {
             engine: EngineReport {
                 name: engine.name().into(),
