@@ -38,6 +38,8 @@ mod engine;
 mod error;
 mod host;
 mod instrument;
+// Text is what the command line and JavaScript give.
+#[cfg_attr(not(any(feature = "cli", test)), allow(dead_code))]
 mod invoke;
 mod module;
 mod options;

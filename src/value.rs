@@ -34,8 +34,10 @@ pub enum Reference {
     I31(u32),
     /// A reference of the host, by the number that the host gave it.
     Extern(u32),
-    /// An object of the garbage-collected heap or an exception.
+    /// An object of the garbage-collected heap.
     Object,
+    /// An exception that was caught.
+    Exception,
 }
 
 impl Value {

@@ -754,6 +754,35 @@ fn more_runs_of_slots_than_engines_accept_segments() {
     initialize_and_judge("many slots", &wasm, &Setup::default());
 }
 
+#[test]
+fn exceptions_that_are_kept_are_named() {
+    for (place, keep, item) in [
+        (
+            r#"(global $g (export "last") (mut exnref) (ref.null exn))"#,
+            "global.set $g",
+            "global 0 (the export `last`) of type exnref",
+        ),
+        ("(table $t 2 exnref)", "call $keep", "slot 1 of table 0"),
+    ] {
+        let text = format!(
+            r#"(module (tag $e) {place}
+            {}
+            (func (export "wizer.initialize")
+              (block $caught (result exnref)
+                (try_table (catch_all_ref $caught) (throw $e))
+                (unreachable))
+              ({keep})))"#,
+            match keep {
+                "call $keep" =>
+                    "(func $keep (param exnref) (table.set $t (i32.const 1) (local.get 0)))",
+                _ => "",
+            }
+        );
+        let change = "holds an exception that was caught";
+        assert_unrepresentable(&Setup::default(), &text, item, change);
+    }
+}
+
 /// Objects in a passive segment of a preloaded module are state of its own.
 #[test]
 fn objects_of_a_preloaded_module_are_named() {

@@ -757,7 +757,8 @@ fn from_val(mut store: impl AsContextMut, value: &Val) -> Value {
             Ok(Some(i31)) => Reference::I31(i31.get_u32()),
             _ => Reference::Object,
         },
-        Val::ExnRef(Some(_)) | Val::ContRef(Some(_)) => Reference::Object,
+        Val::ExnRef(Some(_)) => Reference::Exception,
+        Val::ContRef(Some(_)) => Reference::Object,
     };
     Value::Ref(reference)
 }

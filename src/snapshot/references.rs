@@ -55,6 +55,7 @@ impl Functions {
                 None => Err("holds a function that the module neither defines nor imports"),
             },
             Reference::Extern(_) => Err("holds a reference of the host"),
+            Reference::Exception => Err("holds an exception that was caught"),
             Reference::Object => Err("holds an object of the garbage-collected heap"),
         }
     }
