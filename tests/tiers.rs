@@ -1020,9 +1020,20 @@ fn goes_over_wasm(
         prepare(&mut process);
         process.run_together()
     };
-    let (plain, auto) = (run(engine), run("auto"));
+    let plain = run(engine);
     assert_eq!(plain.code(), "none", "{what}: {}", plain.told["error"]);
-    auto.assert_same(what, &plain);
+    let mut auto = run("auto");
+    for _ in 0..20 {
+        auto.assert_same(what, &plain);
+        // On a busy machine, compiled code may be there before the interpreter comes so far.
+        if !auto
+            .reason()
+            .starts_with("the interpreter ended before it was done")
+        {
+            break;
+        }
+        auto = run("auto");
+    }
     assert_eq!(auto.reason(), reason, "{what}");
     assert!(
         auto.engine().starts_with("wasmtime"),
