@@ -303,7 +303,8 @@ export class Session {
 
   /**
    * Calls an exported function, with values converted as the WebAssembly JavaScript API does: an `i64` is a BigInt, an
-   * `externref` any value. A reference to a function is an opaque handle, which can be given back to this session.
+   * `externref` any value. A reference to a function is an opaque handle, which can be given back to this session. A
+   * struct, an array, an exception or a `v128` cannot be given to JavaScript yet, which is a `TypeError` as well.
    *
    * @returns nothing, the result, or an array of the results
    * @throws a {@link WizerError} where it traps, or a `TypeError` for values that do not fit
