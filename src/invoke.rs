@@ -4,7 +4,7 @@ use wasmparser::{FuncType, ValType};
 use wast::core::WastArgCore;
 use wast::parser::{self, ParseBuffer};
 
-use crate::error::Error;
+use crate::error::{Error, counted};
 use crate::module::{signature, val_type_name};
 use crate::value::{Reference, Value};
 
@@ -71,26 +71,14 @@ impl Invocation {
     ///
     /// [`Error::Option`] where they do not fit.
     pub fn values(&self, ty: &FuncType) -> Result<Vec<Value>, Error> {
-        let name = &self.name;
-        let misfit = |what: String| {
-            let ty = signature(ty);
-            Error::option(format!("`{name}` is to be called {what}: its type is {ty}"))
-        };
-        let given = match &self.args {
-            Arguments::Values(values) => values.len(),
-            Arguments::Text(texts) => texts.len(),
-        };
-        if given != ty.params().len() {
-            let given = crate::error::counted(given as u64, "argument");
-            return Err(misfit(format!("with {given}")));
-        }
+        let misfit = |what| misfit(&self.name, ty, what);
         match &self.args {
             Arguments::Values(values) => {
-                let misfits = |(value, ty): &(&Value, &ValType)| !value.fits(**ty);
-                match values.iter().zip(ty.params()).find(misfits) {
-                    Some((value, _)) => Err(misfit(format!("with {value:?}"))),
-                    None => Ok(values.clone()),
-                }
+                check(&self.name, ty, values)?;
+                Ok(values.clone())
+            }
+            Arguments::Text(texts) if texts.len() != ty.params().len() => {
+                Err(misfit(with_arguments(texts.len())))
             }
             Arguments::Text(texts) => {
                 let typed = texts.iter().zip(ty.params());
@@ -102,6 +90,31 @@ impl Invocation {
             }
         }
     }
+}
+
+/// Checks the arguments of a call of a function of this name and type.
+///
+/// # Errors
+///
+/// [`Error::Option`] where they do not fit.
+pub fn check(name: &str, ty: &FuncType, values: &[Value]) -> Result<(), Error> {
+    if values.len() != ty.params().len() {
+        return Err(misfit(name, ty, with_arguments(values.len())));
+    }
+    let misfits = |(value, ty): &(&Value, &ValType)| !value.fits(**ty);
+    match values.iter().zip(ty.params()).find(misfits) {
+        Some((value, _)) => Err(misfit(name, ty, format!("with {value:?}"))),
+        None => Ok(()),
+    }
+}
+
+fn with_arguments(count: usize) -> String {
+    format!("with {}", counted(count as u64, "argument"))
+}
+
+fn misfit(name: &str, ty: &FuncType, what: String) -> Error {
+    let ty = signature(ty);
+    Error::option(format!("`{name}` is to be called {what}: its type is {ty}"))
 }
 
 /// A value as the text format writes the operand of a constant instruction.

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wasmparser::{FuncType, ValType};
+use wasmparser::FuncType;
 
 use crate::engine::stack::on_large_stack;
 use crate::engine::tier::{Job, Ran};
-use crate::error::{Error, counted};
+use crate::error::Error;
 use crate::instrument::Instrumented;
-use crate::module::{ExternKind, Module, Validation, signature};
+use crate::invoke;
+use crate::module::{ExternKind, Module, Validation};
 use crate::options::{Options, Phase};
 use crate::report::Clock;
 use crate::rewrite::rewrite;
@@ -134,19 +135,7 @@ impl Session {
                 "the module exports no function `{export}`"
             )));
         };
-        if ty.params().len() != args.len() {
-            let takes = counted(ty.params().len() as u64, "argument");
-            let message = format!("`{export}` takes {takes}, and {} were given", args.len());
-            return Err(Error::option(message));
-        }
-        let misfits = |(value, ty): &(&Value, &ValType)| !value.fits(**ty);
-        if let Some((value, _)) = args.iter().zip(ty.params()).find(misfits) {
-            let message = format!(
-                "`{export}` was given {value:?}: its type is {}",
-                signature(ty)
-            );
-            return Err(Error::option(message));
-        }
+        invoke::check(export, ty, args)?;
         self.called.insert(export.into());
         let interrupt = self.ran.engine.host().interrupt.clone();
         if let (Some(limit), Some(interrupt)) = (self.options.timeout, &interrupt) {

@@ -250,6 +250,9 @@ fn has_state(wasm: &[u8]) -> bool {
     })
 }
 
+/// A point that cannot be judged must not count as right.
+const KNOWN: &str = "wasmtime knows every module that the suite instantiates";
+
 /// What is judged at a point: the output in the place of the instance.
 fn judge_point(
     judge: &Judge,
@@ -284,9 +287,7 @@ fn judge_point(
         for step in &cast.script.steps[..after] {
             match &step.action {
                 Action::Instantiate { module } => {
-                    let Some(module) = &cast.compiled[*module] else {
-                        return Ok(());
-                    };
+                    let module = cast.compiled[*module].as_ref().expect(KNOWN);
                     let made = world.instantiate(module);
                     let made = made.map_err(|e| format!("the original cannot be made: {e}"))?;
                     instances.insert(instances.len(), made);
@@ -328,9 +329,7 @@ fn judge_point(
                 }
             }
             Action::Instantiate { module } if linked => {
-                let Some(module) = &cast.compiled[*module] else {
-                    return Ok(());
-                };
+                let module = cast.compiled[*module].as_ref().expect(KNOWN);
                 let made = world.instantiate(module);
                 let made = made.map_err(|e| format!("line {}: {e}", step.line))?;
                 instances.insert(count, made);
