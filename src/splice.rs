@@ -9,7 +9,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::module::{Module, section};
-use crate::threads::in_parallel;
+use crate::threads::SHORT;
 
 /// Bytes to be written, most of them borrowed.
 #[derive(Default)]
@@ -105,7 +105,7 @@ impl<'a> Rope<'a> {
         match self.len {
             0..PARALLEL => pieces.into_iter().for_each(copy),
             // Many pieces are a few bytes, which is no work to hand to a thread.
-            _ => in_parallel(|| pieces.into_par_iter().with_min_len(64).for_each(copy)),
+            _ => SHORT.run(|| pieces.into_par_iter().with_min_len(64).for_each(copy)),
         }
         out
     }

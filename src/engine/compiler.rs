@@ -14,7 +14,7 @@ use crate::error::{Error, Frame, Trap, TrapReason};
 use crate::host::{Binding, Caller, Guest, HostState, Imports, Limiter};
 use crate::instrument::Names;
 use crate::module::{Features, signature};
-use crate::threads::in_parallel;
+use crate::threads::COMPILERS;
 use crate::value::{Reference, Value};
 
 /// What a store holds for functions of a custom [`wasmtime::Linker`]. Opaque.
@@ -92,7 +92,7 @@ impl Code {
     ) -> Result<Code, Error> {
         // A compiler that gives up by a panic has not touched anything that is kept.
         let compile = |bytes: &Arc<Vec<u8>>| match catch_unwind(AssertUnwindSafe(|| {
-            in_parallel(|| wasmtime::Module::from_binary(&engine, bytes))
+            COMPILERS.run(|| wasmtime::Module::from_binary(&engine, bytes))
         })) {
             Ok(Ok(compiled)) => Ok(compiled),
             Ok(Err(error)) => Err(text(&error)),

@@ -65,8 +65,8 @@ impl Budget {
         let compiling = COMPILING_PER_MB.mul_f64(code_size as f64 / 1e6);
         let (alone, beside) = match std::thread::available_parallelism().map_or(1, |n| n.get()) {
             1 => (compiling, compiling),
-            2 => (compiling / 6, compiling * 2 / 3),
-            _ => (compiling / 6, Duration::MAX),
+            2 => (compiling / 4, compiling * 2 / 3),
+            _ => (compiling / 4, Duration::MAX),
         };
         Budget {
             alone: LEAST_BUDGET + alone,

@@ -8,7 +8,7 @@ use wasmparser::{FuncToValidate, FuncValidatorAllocations, FunctionBody, Parser}
 use wasmparser::{ValidPayload, Validator, ValidatorResources, WasmFeatures};
 
 use crate::error::Error;
-use crate::threads::in_parallel;
+use crate::threads::SHORT;
 
 /// The validation of the modules of a run, on threads of its own.
 #[derive(Clone)]
@@ -104,7 +104,7 @@ pub fn validate(bytes: &[u8], features: &Features) -> Result<(), Error> {
         *allocations = validator.into_allocations();
         result.err()
     };
-    let first = in_parallel(|| {
+    let first = SHORT.run(|| {
         let errors = bodies
             .into_par_iter()
             .map_init(FuncValidatorAllocations::default, one)

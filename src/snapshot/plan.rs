@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::{MemorySnapshot, pages};
 use crate::splice::leb_len;
-use crate::threads::in_parallel;
+use crate::threads::SHORT;
 
 /// The most data segments that engines accept in one module: 100,000 in V8
 /// (`kV8MaxWasmDataSegments`) and in wasmparser (`MAX_WASM_DATA_SEGMENTS`).
@@ -21,40 +21,60 @@ pub const MAX_SEGMENTS: usize = 100_000;
 /// and length take a byte each at the least.
 const MIN_GAP: usize = 5;
 
-/// How much of a memory one thread looks through at once, in bytes.
+/// No gap as long as this is closed to save bytes: no header of a segment is longer.
+const WIDE_GAP: usize = 32;
+
+/// How much of a memory one thread looks through at once, in bytes, and a little more.
 const PIECE: usize = 512 << 10;
 
 /// The runs of non-zero bytes, with less than [`MIN_GAP`] zeros in a row.
-pub fn runs(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
-    let mut pieces = Vec::new();
-    for range in pages::touched(bytes) {
-        let starts = range.clone().step_by(PIECE);
-        pieces.extend(starts.map(|start| start..(start + PIECE).min(range.end)));
-    }
-    let find = |piece: &Range<usize>| runs_in(&bytes[piece.clone()]);
-    let found: Vec<Vec<(u32, u32)>> = match pieces.len() {
-        0..4 => pieces.iter().map(find).collect(),
-        _ => in_parallel(|| pieces.par_iter().map(find).collect()),
-    };
-    let in_memory = pieces.into_iter().zip(found).flat_map(|(piece, runs)| {
-        let place = move |at: u32| piece.start + at as usize;
-        runs.into_iter()
-            .map(move |(start, end)| place(start)..place(end))
-    });
-    // A run may be cut in two where one piece ends and the next begins.
-    let mut in_memory = in_memory.peekable();
-    std::iter::from_fn(move || {
-        let mut run = in_memory.next()?;
-        while let Some(next) = in_memory.next_if(|next| next.start - run.end < MIN_GAP) {
-            run.end = next.end;
-        }
-        Some(run)
+pub fn runs(bytes: &[u8]) -> Vec<Range<usize>> {
+    in_pieces(bytes, |piece| {
+        let mut runs = Vec::new();
+        runs_in(bytes, piece, |run| runs.push(run));
+        runs
     })
 }
 
 /// The runs of a zero-filled memory's bytes that are worth a segment each.
 pub fn segments(bytes: &[u8], memory: u32, memory64: bool) -> Vec<Range<usize>> {
-    join(runs(bytes), memory, memory64)
+    in_pieces(bytes, |piece| {
+        let mut joining = Joining::new(memory, memory64);
+        runs_in(bytes, piece, |run| joining.add(run));
+        joining.segments
+    })
+}
+
+/// Has several threads look through a memory, and puts together what they find.
+fn in_pieces(
+    bytes: &[u8],
+    find: impl Fn(Range<usize>) -> Vec<Range<usize>> + Send + Sync,
+) -> Vec<Range<usize>> {
+    let pieces = pieces(bytes);
+    let found: Vec<_> = match pieces.len() {
+        0..4 => pieces.into_iter().map(find).collect(),
+        _ => SHORT.run(|| pieces.into_par_iter().map(find).collect()),
+    };
+    found.concat()
+}
+
+/// The parts of a memory that may hold something, with a wide gap between any two: so whatever is
+/// done with the runs of one, those of the others do not matter.
+fn pieces(bytes: &[u8]) -> Vec<Range<usize>> {
+    let mut pieces = Vec::new();
+    for mut rest in pages::touched(bytes) {
+        while rest.len() > PIECE {
+            let (behind, _) = bytes[rest.clone()][PIECE..].as_chunks();
+            let Some(gap) = behind.iter().position(|chunk| *chunk == [0; WIDE_GAP]) else {
+                break;
+            };
+            let end = rest.start + PIECE + (gap + 1) * WIDE_GAP;
+            pieces.push(rest.start..end);
+            rest.start = end;
+        }
+        pieces.push(rest);
+    }
+    pieces
 }
 
 /// The runs of bytes, worth a segment each, that are not what they were; a memory that grew was
@@ -79,7 +99,9 @@ pub fn differences(
             }
         }
     }
-    join(changed.into_iter(), memory, memory64)
+    let mut joining = Joining::new(memory, memory64);
+    changed.into_iter().for_each(|run| joining.add(run));
+    joining.segments
 }
 
 /// Takes a range out of runs.
@@ -93,24 +115,33 @@ pub fn leave_out(runs: &mut Vec<Range<usize>>, range: Range<usize>) {
 }
 
 /// Joins neighbouring runs where that makes the file smaller.
-fn join(
-    runs: impl Iterator<Item = Range<usize>>,
+struct Joining {
     memory: u32,
     memory64: bool,
-) -> Vec<Range<usize>> {
-    let mut out: Vec<Range<usize>> = Vec::new();
-    for run in runs {
-        if let Some(last) = out.last_mut() {
-            let apart = size(last, memory, memory64) + size(&run, memory, memory64);
+    segments: Vec<Range<usize>>,
+}
+
+impl Joining {
+    fn new(memory: u32, memory64: bool) -> Joining {
+        Joining {
+            memory,
+            memory64,
+            segments: Vec::new(),
+        }
+    }
+
+    /// Adds a run behind the others.
+    fn add(&mut self, run: Range<usize>) {
+        let size = |run: &Range<usize>| size(run, self.memory, self.memory64);
+        if let Some(last) = self.segments.last_mut() {
             let joined = last.start..run.end;
-            if size(&joined, memory, memory64) <= apart {
+            if size(&joined) <= size(last) + size(&run) {
                 *last = joined;
-                continue;
+                return;
             }
         }
-        out.push(run);
+        self.segments.push(run);
     }
-    out
 }
 
 /// What is in a memory, without its zeros.
@@ -125,7 +156,7 @@ impl Contents {
         let copy = |run: Range<usize>| (run.start, bytes[run].to_vec());
         Contents {
             len: bytes.len(),
-            runs: runs(bytes).map(copy).collect(),
+            runs: runs(bytes).into_iter().map(copy).collect(),
         }
     }
 
@@ -238,18 +269,17 @@ pub fn limit(memories: &mut [MemorySnapshot<'_>], max: usize) {
 /// How many bytes are looked at together.
 const WIDE: usize = 64;
 
-/// The runs of bytes in a piece of memory that begin and end with a non-zero byte and hold no
-/// [`MIN_GAP`] zeros in a row, as (start, end).
-fn runs_in(piece: &[u8]) -> Vec<(u32, u32)> {
-    const REACH: u32 = MIN_GAP as u32 - 1;
-    let mut runs = Vec::new();
+/// Finds the runs of bytes in a piece of memory that begin and end with a non-zero byte and hold
+/// no [`MIN_GAP`] zeros in a row.
+fn runs_in(bytes: &[u8], piece: Range<usize>, mut found: impl FnMut(Range<usize>)) {
+    const REACH: usize = MIN_GAP - 1;
     let mut start = None;
     // Which of the last bytes are not zero, the latest in the highest bit; and where the last
     // one of all ends.
     let mut before = 0u64;
     let mut last = 0;
     let mut inside = 0u64;
-    for (at, bytes) in (0u32..).step_by(WIDE).zip(piece.chunks(WIDE)) {
+    for (at, bytes) in (piece.start..).step_by(WIDE).zip(bytes[piece].chunks(WIDE)) {
         let mask = match bytes.try_into() {
             Ok(bytes) => non_zero(bytes),
             Err(_) => {
@@ -264,7 +294,7 @@ fn runs_in(piece: &[u8]) -> Vec<(u32, u32)> {
         {
             before = mask;
             if mask != 0 {
-                last = at + WIDE as u32;
+                last = at + WIDE;
             }
             continue;
         }
@@ -273,23 +303,22 @@ fn runs_in(piece: &[u8]) -> Vec<(u32, u32)> {
         let reached = (0..=REACH).fold(0, |all, n| all | stream >> n) as u64;
         let mut changes = reached ^ (reached << 1 | inside);
         while changes != 0 {
-            let place = at + changes.trailing_zeros();
+            let place = at + changes.trailing_zeros() as usize;
             changes &= changes - 1;
             match start.take() {
                 None => start = Some(place),
-                Some(start) => runs.push((start, place - REACH)),
+                Some(start) => found(start..place - REACH),
             }
         }
         inside = reached >> 63;
         before = mask;
         if mask != 0 {
-            last = at + WIDE as u32 - mask.leading_zeros();
+            last = at + WIDE - mask.leading_zeros() as usize;
         }
     }
     if let Some(start) = start {
-        runs.push((start, last));
+        found(start..last);
     }
-    runs
 }
 
 /// Which of the bytes are not zero, the first in the lowest bit.
@@ -412,27 +441,64 @@ mod tests {
         bytes
     }
 
-    /// Where the memory is cut for several threads cannot be seen.
+    /// Where a memory is cut for several threads cannot be seen: gaps of all lengths around those
+    /// that matter, between runs of all lengths around those that matter, where one byte more
+    /// takes another byte to be written.
     #[test]
     fn several_threads_find_what_one_finds() {
-        let mut bytes = random(7 * PIECE + 123);
-        for border in 1..7 {
-            // Short and long runs of zeros and of others across a border.
-            let at = border * PIECE;
-            bytes[at - 2 * border..at + border].fill(u8::from(border % 2 == 0));
+        let mut seed = 7u64;
+        let mut below = |limit: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) as usize % limit
+        };
+        for widest in [1, 9, 12, WIDE_GAP, WIDE_GAP + 1, 3 * WIDE_GAP, 10_000] {
+            let mut bytes = vec![0u8; 6 * PIECE + 123];
+            let mut at = 0;
+            while at < bytes.len() {
+                let len = [1, 3, 120, 126, 127, 128, 16_380, 16_384][below(8)] + below(3);
+                let end = (at + len).min(bytes.len());
+                bytes[at..end].fill(1);
+                at = end + below(widest);
+            }
+            match widest {
+                0..=WIDE_GAP => assert_eq!(pieces(&bytes).len(), 1),
+                _ => assert!(widest < 2 * WIDE_GAP || pieces(&bytes).len() > 4),
+            }
+            let mut one = Vec::new();
+            runs_in(&bytes, 0..bytes.len(), |run| one.push(run));
+            assert!(runs(&bytes) == one, "{widest}");
+            for (memory, memory64) in [(0, false), (1, false), (300, true)] {
+                let mut joining = Joining::new(memory, memory64);
+                one.iter().for_each(|run| joining.add(run.clone()));
+                assert!(
+                    segments(&bytes, memory, memory64) == joining.segments,
+                    "{widest}"
+                );
+            }
         }
-        let one = runs_in(&bytes).into_iter();
-        assert!(runs(&bytes).eq(one.map(|(start, end)| start as usize..end as usize)));
+    }
+
+    /// What [`WIDE_GAP`] says of itself.
+    #[test]
+    fn a_wide_gap_is_never_closed() {
+        for len in [1, 127, 128, 1 << 14, 1 << 21, 1 << 28, 1 << 35] {
+            for start in [0, 1 << 20, 1 << 30, 1 << 62] {
+                let size = |run: &Range<usize>| size(run, u32::MAX, true);
+                let first = start..start + len;
+                let second = first.end + WIDE_GAP..first.end + WIDE_GAP + len;
+                assert!(size(&(first.start..second.end)) > size(&first) + size(&second));
+            }
+        }
     }
 
     /// What the bit patterns of [`runs_in`] are to find, byte by byte.
-    fn slowly(bytes: &[u8]) -> Vec<(u32, u32)> {
-        let mut runs: Vec<(u32, u32)> = Vec::new();
-        let non_zero = (0u32..).zip(bytes).filter(|(_, byte)| **byte != 0);
+    fn slowly(bytes: &[u8]) -> Vec<Range<usize>> {
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        let non_zero = bytes.iter().enumerate().filter(|(_, byte)| **byte != 0);
         for (at, _) in non_zero {
             match runs.last_mut() {
-                Some((_, end)) if at - *end < MIN_GAP as u32 => *end = at + 1,
-                _ => runs.push((at, at + 1)),
+                Some(last) if at - last.end < MIN_GAP => last.end = at + 1,
+                _ => runs.push(at..at + 1),
             }
         }
         runs
@@ -455,7 +521,9 @@ mod tests {
                         }
                     };
                     let bytes: Vec<u8> = (0..len).map(|_| byte()).collect();
-                    assert_eq!(runs_in(&bytes), slowly(&bytes), "{bytes:?}");
+                    let mut runs = Vec::new();
+                    runs_in(&bytes, 0..len, |run| runs.push(run));
+                    assert_eq!(runs, slowly(&bytes), "{bytes:?}");
                 }
             }
         }
