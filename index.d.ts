@@ -161,9 +161,9 @@ export interface WizerOptions {
    * is called, not before.
    *
    * The functions are called on this thread, also while the module runs on another; values are converted as the
-   * WebAssembly JavaScript API does (`i64` is a BigInt; a reference to a function is an opaque handle, which can be given back). They are synchronous: a returned promise is an error. What one
-   * throws passes through the module's code, and if nobody in between catches it, the run ends with a
-   * {@link WizerError} whose `cause` is that very value.
+   * WebAssembly JavaScript API does (`i64` is a BigInt; a reference to a function or an object is an opaque handle, which
+   * can be given back). They are synchronous: a returned promise is an error. What one throws passes through the module's
+   * code, and if nobody in between catches it, the run ends with a {@link WizerError} whose `cause` is that very value.
    *
    * Memories, tables and globals are given as `WebAssembly.Memory`, `Table` and `Global`, as what these are made of
    * (`{ initial: 1 }`), or as the value of a global. They are copied: the run does not change them. The output still imports
@@ -303,11 +303,13 @@ export class Session {
 
   /**
    * Calls an exported function, with values converted as the WebAssembly JavaScript API does: an `i64` is a BigInt, an
-   * `externref` any value. A reference to a function is an opaque handle, which can be given back to this session. A
-   * struct, an array, an exception or a `v128` cannot be given to JavaScript yet, which is a `TypeError` as well.
+   * `externref` any value, an `i31` a number. A reference to a function, a struct, an array or an exception is an opaque
+   * handle: the same for the same thing, and to be given back to this session only. Handles keep what they stand for
+   * until the session is closed. A `v128` is a `TypeError`.
    *
    * @returns nothing, the result, or an array of the results
-   * @throws a {@link WizerError} where it traps, or a `TypeError` for values that do not fit
+   * @throws a {@link WizerError} where it traps, or with the code `ERR_WIZER_OPTION` where a handle is of another type
+   * than the function takes; a `TypeError` for values that do not fit
    */
   call(name: string, ...args: unknown[]): Promise<any>
 

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { WizerError, snapshot, wizer, wizerSync } from '@jakechampion/wizer'
+import { Session, WizerError, snapshot, wizer, wizerSync } from '@jakechampion/wizer'
 import { runScript } from './helpers/run.mjs'
 import { assertInitialized, start } from './helpers/v8.mjs'
 import { wasi } from './helpers/wasi.mjs'
@@ -184,6 +184,23 @@ describe('values', () => {
     // Of use to the run that it comes from, and to no other.
     assert.equal((await failure(way(guest, { imports: { test: { f: () => other } } }))).cause.name, 'TypeError')
     assert.equal((await failure(way(guest, { imports: { test: { f: () => () => 1 } } }))).cause.name, 'TypeError')
+  })
+
+  both('an object of the module is a handle', async (way) => {
+    const guest = `(module
+      (type $point (struct (field i32)))
+      (import "test" "f" (func $f (param (ref $point) anyref) (result (ref null $point))))
+      (global (mut i32) (i32.const 0))
+      (func (export "x") (result i32) (global.get 0))
+      (func (export "wizer.initialize")
+        (global.set 0 (struct.get $point 0 (call $f (struct.new $point (i32.const 8)) (struct.new $point (i32.const 9)))))))`
+    const f = (one, other) => (assert.notEqual(one, other), other)
+    const session = await Session.create(await way(guest, { imports: { test: { f } } }))
+    assert.equal(await session.call('x'), 9)
+    await session.close()
+    let other
+    await way(guest, { imports: { test: { f: (one) => (other = one) } } })
+    assert.equal((await failure(way(guest, { imports: { test: { f: () => other } } }))).cause.name, 'TypeError')
   })
 
   both('v128 has no counterpart, and a function is a handle', async (way) => {

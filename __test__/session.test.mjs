@@ -126,6 +126,71 @@ describe('a session', () => {
     }
   })
 
+  it('gives objects and exceptions as handles, which it takes again', async () => {
+    const bytes = `(module
+      (type $point (struct (field (mut i32))))
+      (type $list (array (mut i8)))
+      (type $other (struct (field f64)))
+      (tag $oops (param i32))
+      (global $seen (mut i32) (i32.const 0))
+      (global (export "held") (mut anyref) (ref.null any))
+      (func (export "point") (param i32) (result (ref $point)) (struct.new $point (local.get 0)))
+      (func (export "x") (param (ref $point)) (result i32)
+        (global.set $seen (struct.get $point 0 (local.get 0)))
+        (global.get $seen))
+      (func (export "move") (param (ref $point) i32) (struct.set $point 0 (local.get 0) (local.get 1)))
+      (func (export "list") (result (ref $list)) (array.new_default $list (i32.const 7)))
+      (func (export "length") (param arrayref) (result i32) (array.len (local.get 0)))
+      (func (export "other") (result (ref $other)) (struct.new $other (f64.const 1)))
+      (func (export "same") (param anyref) (result anyref) (local.get 0))
+      (func (export "outside") (param anyref) (result externref) (extern.convert_any (local.get 0)))
+      (func (export "inside") (param externref) (result anyref) (any.convert_extern (local.get 0)))
+      (func (export "hold") (param anyref) (global.set 1 (local.get 0)))
+      (func (export "exception") (param i32) (result (ref exn))
+        (block $caught (result (ref exn))
+          (try_table (catch_all_ref $caught) (throw $oops (local.get 0)))
+          unreachable))
+      (func (export "code") (param exnref) (result i32)
+        (block $caught (result i32)
+          (try_table (catch $oops $caught) (throw_ref (local.get 0)))
+          unreachable))
+      (func (export "seen") (result i32) (global.get $seen)))`
+    const session = await Session.create(bytes, { cache: false })
+    const point = await session.call('point', 3)
+    assert.equal(typeof point, 'object')
+    await session.call('move', point, 4)
+    assert.equal(await session.call('x', point), 4)
+    assert.equal(await session.call('length', await session.call('list')), 7)
+    // The same object is the same handle, whatever its type is.
+    for (const way of ['same', 'outside', 'inside']) assert.equal(await session.call(way, point), point, way)
+    assert.notEqual(await session.call('point', 3), point)
+    assert.equal(await session.call('same', 5), 5)
+    assert.equal(await session.call('same', null), null)
+    // What JavaScript gave comes out of the module's hierarchy as it went in.
+    const value = { of: 'JavaScript' }
+    assert.equal(await session.call('outside', await session.call('inside', value)), value)
+
+    const exception = await session.call('exception', 6)
+    assert.equal(await session.call('code', exception), 6)
+
+    for (const [name, value] of [['x', await session.call('other')], ['same', exception], ['length', point], ['code', point]]) {
+      const error = await failure(session.call(name, value), 'ERR_WIZER_OPTION')
+      assert.match(error.message, new RegExp(`^\`${name}\` cannot be called: .* where a value of type .* is wanted$`))
+    }
+    await assert.rejects(session.call('x', { ...point }), TypeError)
+    const other = await Session.create(bytes, { cache: false })
+    await assert.rejects(other.call('x', point), TypeError)
+
+    // A handle keeps nothing from being written; what the module itself holds does.
+    const next = await Session.create(await session.snapshot(), { cache: false })
+    assert.equal(await next.call('seen'), 4)
+    await session.call('hold', point)
+    assert.match((await failure(session.snapshot(), 'ERR_WIZER_UNREPRESENTABLE_STATE')).message, /held/)
+    await session.call('hold', null)
+    await session.snapshot()
+    await Promise.all([session.close(), next.close(), other.close()])
+  })
+
   it('goes on after a trap, with what was done until then', async () => {
     const session = await Session.create(COUNTER)
     const error = await failure(session.call('store then trap'), 'ERR_WIZER_TRAP')

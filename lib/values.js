@@ -3,8 +3,9 @@
 // Values between JavaScript and a module, converted as the WebAssembly JavaScript API converts them.
 // https://webassembly.github.io/spec/js-api/#towebassemblyvalue
 
-/** A reference to a function of a module: opaque, and of use to the run that it comes from. */
-class FunctionReference {
+/** A reference to a function, an object or an exception of a module: opaque, and of use to the run that it comes from. */
+class Handle {
+  /** A BigInt for a function, a string for anything else. */
   #number
 
   constructor(number) {
@@ -20,11 +21,13 @@ class FunctionReference {
 class Values {
   /** Host references that the module may hold, by their number. */
   #externs = []
-  /** The functions of which references were handed out, by their number. */
-  #functions = new Map()
+  /** What was handed out, by its number: the same thing always has the same handle. */
+  #handles = new Map()
 
   /** Makes a JavaScript value one of a WebAssembly type, or throws a `TypeError`. */
   toWebAssembly(value, type) {
+    const handle = isReference(type) ? this.#numberOf(value) : undefined
+    if (handle !== undefined && (typeof handle === 'string' || !isExtern(type))) return handle
     switch (type) {
       case 'i32':
         return value | 0
@@ -42,20 +45,24 @@ class Values {
     if (isReference(type)) {
       if (value === null && (!type.startsWith('(ref ') || type.startsWith('(ref null '))) return null
       if (isI31(type) && Number.isInteger(value) && value >= -(2 ** 30) && value < 2 ** 30) return value
-      const number = typeof value === 'object' ? FunctionReference.numberOf(value) : undefined
-      if (number !== undefined && this.#functions.get(number) === value) return number
     }
     throw new TypeError(`a value of the WebAssembly type ${type} cannot come from JavaScript here`)
   }
 
   toJavaScript(value, type) {
-    if (type === 'externref' || type === '(ref extern)') return value === null ? null : this.#externs[value]
-    if (typeof value === 'bigint' && isReference(type)) {
-      if (!this.#functions.has(value)) this.#functions.set(value, new FunctionReference(value))
-      return this.#functions.get(value)
+    if (isReference(type) && (typeof value === 'bigint' || typeof value === 'string')) {
+      if (!this.#handles.has(value)) this.#handles.set(value, new Handle(value))
+      return this.#handles.get(value)
     }
+    if (isExtern(type)) return value === null ? null : this.#externs[value]
     if (value === undefined) throw new TypeError(`a value of the WebAssembly type ${type} cannot be seen by JavaScript here`)
     return value
+  }
+
+  /** The number of a handle of this run. */
+  #numberOf(value) {
+    const number = typeof value === 'object' && value !== null ? Handle.numberOf(value) : undefined
+    return this.#handles.get(number) === value ? number : undefined
   }
 
   /** Arguments of these types. Missing ones are undefined and further ones ignored, as for exports in JavaScript. */
@@ -71,6 +78,7 @@ class Values {
 }
 
 const isReference = (type) => type.endsWith('ref') || type.startsWith('(ref')
+const isExtern = (type) => type === 'externref' || type === '(ref extern)'
 const isI31 = (type) => /\b(i31|eq|any)(ref)?\b/.test(type)
 
 module.exports = { Values }

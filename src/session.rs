@@ -196,7 +196,7 @@ impl Session {
                 "the module exports no global `{export}`"
             )));
         }
-        self.ran.engine.global(self.run.main, export)
+        self.ran.engine.hand_out_global(self.run.main, export)
     }
 
     /// Writes the module as it is now. The session can go on, and be written again.

@@ -34,9 +34,12 @@ pub enum Reference {
     I31(u32),
     /// A reference of the host, by the number that the host gave it.
     Extern(u32),
-    /// An object of the garbage-collected heap.
+    /// An object of the garbage-collected heap, or an exception, by the number under which it was
+    /// handed out; equal numbers are the same object in the same run.
+    Handle(u32),
+    /// An object of the garbage-collected heap, where nobody may give it back.
     Object,
-    /// An exception that was caught.
+    /// An exception that was caught, where nobody may give it back.
     Exception,
 }
 

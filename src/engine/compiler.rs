@@ -6,10 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use wasmparser::FuncType;
-use wasmtime::{AsContextMut, Config, Extern, Func, Instance, Linker, Store, Val};
+use wasmtime::{
+    AsContextMut, Config, Extern, Func, Global, Instance, Linker, RootScope, Store, Val,
+};
 
+use super::objects::{self, Objects};
 use super::stack::MAX_WASM_STACK;
-use super::{Engine, InstanceId, Prepared, imported_function_types};
+use super::{CallError, Engine, InstanceId, Prepared, count_of_arguments, imported_function_types};
 use crate::error::{Error, Frame, Trap, TrapReason};
 use crate::host::{Binding, Caller, Guest, HostState, Imports, Limiter};
 use crate::instrument::Names;
@@ -24,6 +27,8 @@ pub struct StoreData {
     names: Option<Names>,
     /// The functions whose references were handed out, and may come back.
     handed_out: HashSet<u64>,
+    /// The objects of which handles were given out.
+    pub(super) objects: Objects,
 }
 
 impl StoreData {
@@ -192,6 +197,7 @@ impl Compiler {
             host,
             names,
             handed_out: HashSet::new(),
+            objects: Objects::default(),
         };
         let mut store = Store::new(&engine, data);
         store.limiter(|data| &mut data.host.limiter);
@@ -276,6 +282,12 @@ impl Compiler {
             .instance
             .get_export(&mut self.store, export)
             .ok_or_else(|| Error::internal(format!("the instance does not export `{export}`")))
+    }
+
+    fn exported_global(&mut self, instance: InstanceId, export: &str) -> Result<Global, Error> {
+        self.export(instance, export)?
+            .into_global()
+            .ok_or_else(|| Error::internal(format!("`{export}` is no global")))
     }
 
     /// The error of something that failed while code of `module` ran.
@@ -465,10 +477,8 @@ impl Engine for Compiler {
         }
         .into_func()
         .ok_or_else(|| Error::internal(format!("`{export}` is no function")))?;
-        match call(&mut self.store, func, args) {
-            Ok(values) => Ok(values),
-            Err(error) => Err(self.failure(error, Some(label))),
-        }
+        let result = call(&mut self.store, func, args);
+        result.map_err(|error| error.tell(label, |error| self.failure(error, Some(label))))
     }
 
     fn memory(&self, instance: InstanceId, export: &str) -> Result<(u64, &[u8]), Error> {
@@ -488,12 +498,17 @@ impl Engine for Compiler {
     }
 
     fn global(&mut self, instance: InstanceId, export: &str) -> Result<Value, Error> {
-        let global = self
-            .export(instance, export)?
-            .into_global()
-            .ok_or_else(|| Error::internal(format!("`{export}` is no global")))?;
-        let value = global.get(&mut self.store);
-        Ok(hand_out(&mut self.store, &value))
+        let global = self.exported_global(instance, export)?;
+        let mut store = RootScope::new(&mut self.store);
+        let value = global.get(&mut store);
+        Ok(from_val(&mut store, &value))
+    }
+
+    fn hand_out_global(&mut self, instance: InstanceId, export: &str) -> Result<Value, Error> {
+        let global = self.exported_global(instance, export)?;
+        let mut store = RootScope::new(&mut self.store);
+        let value = global.get(&mut store);
+        Ok(hand_out(&mut store, &value))
     }
 
     fn table(&mut self, instance: InstanceId, export: &str) -> Result<Vec<Reference>, Error> {
@@ -504,11 +519,12 @@ impl Engine for Compiler {
         let size = table.size(&self.store);
         let mut slots = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         for slot in 0..size {
+            let mut store = RootScope::new(&mut self.store);
             let value: Val = table
-                .get(&mut self.store, slot)
+                .get(&mut store, slot)
                 .ok_or_else(|| Error::internal("a table shrank while it was read"))?
                 .into();
-            match from_val(&mut self.store, &value) {
+            match from_val(&mut store, &value) {
                 Value::Ref(reference) => slots.push(reference),
                 _ => return Err(Error::internal("a table slot is no reference")),
             }
@@ -549,7 +565,8 @@ impl Host {
             .call(&mut guest, &self.module, &self.name, &self.ty, &args)
             .map_err(wasmtime::Error::from)?;
         for ((result, value), ty) in results.iter_mut().zip(values).zip(&self.results) {
-            *result = to_val(&mut caller, value, ty).map_err(wasmtime::Error::from)?;
+            *result = to_val(&mut caller, value, ty)
+                .map_err(|message| TrapReason::Host(message.into()))?;
         }
         Ok(())
     }
@@ -598,7 +615,7 @@ impl Guest for CallingGuest<'_, '_> {
                 format!("the module exports no function `{export}`").into(),
             ));
         };
-        call(&mut *self.caller, func, args).map_err(reason)
+        call(&mut *self.caller, func, args).map_err(|error| error.reason(reason))
     }
 }
 
@@ -630,21 +647,19 @@ impl Caller for CallingGuest<'_, '_> {
 }
 
 fn call(
-    mut store: impl AsContextMut<Data = StoreData>,
+    store: impl AsContextMut<Data = StoreData>,
     func: Func,
     args: &[Value],
-) -> wasmtime::Result<Vec<Value>> {
+) -> Result<Vec<Value>, CallError<wasmtime::Error>> {
+    let mut store = RootScope::new(store);
     let ty = func.ty(&store);
-    if ty.params().len() != args.len() {
-        let (wanted, given) = (ty.params().len(), args.len());
-        let message = format!("{given} arguments were given to a function that takes {wanted}");
-        return Err(TrapReason::Host(message.into()).into());
-    }
+    count_of_arguments(args.len(), ty.params().len()).map_err(CallError::Arguments)?;
     let params = ty
         .params()
         .zip(args)
         .map(|(ty, value)| to_val(&mut store, *value, &ty))
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(CallError::Arguments)?;
     let mut results = vec![Val::I32(0); ty.results().len()];
     func.call(&mut store, &params, &mut results)?;
     let values = results.iter().map(|value| hand_out(&mut store, value));
@@ -652,11 +667,16 @@ fn call(
 }
 
 /// A value for those who may give it back.
-fn hand_out(mut store: impl AsContextMut<Data = StoreData>, value: &Val) -> Value {
-    let value = from_val(&mut store, value);
+fn hand_out(mut store: impl AsContextMut<Data = StoreData>, val: &Val) -> Value {
+    let value = from_val(&mut store, val);
     if let Value::Ref(Reference::Func(number)) = value {
         let mut store = store.as_context_mut();
         store.data_mut().handed_out.insert(number);
+    }
+    if let Value::Ref(Reference::Object | Reference::Exception) = value
+        && let Some(number) = objects::keep(store, val)
+    {
+        return Value::Ref(Reference::Handle(number));
     }
     value
 }
@@ -763,42 +783,52 @@ fn from_val(mut store: impl AsContextMut, value: &Val) -> Value {
     Value::Ref(reference)
 }
 
+/// A value of this type. The error says what does not fit.
 fn to_val(
     mut store: impl AsContextMut<Data = StoreData>,
     value: Value,
     ty: &wasmtime::ValType,
-) -> Result<Val, TrapReason> {
-    Ok(match (value, ty) {
-        (Value::I32(v), wasmtime::ValType::I32) => Val::I32(v),
-        (Value::I64(v), wasmtime::ValType::I64) => Val::I64(v),
-        (Value::F32(v), wasmtime::ValType::F32) => Val::F32(v),
-        (Value::F64(v), wasmtime::ValType::F64) => Val::F64(v),
-        (Value::V128(v), wasmtime::ValType::V128) => Val::V128(v.into()),
-        (Value::Ref(Reference::Null), wasmtime::ValType::Ref(ty)) => Val::null_ref(ty.heap_type()),
-        (Value::Ref(Reference::Extern(number)), wasmtime::ValType::Ref(ty))
-            if matches!(ty.heap_type(), wasmtime::HeapType::Extern) =>
-        {
-            wasmtime::ExternRef::new(&mut store, number)
-                .map_err(|e| {
-                    TrapReason::Host(format!("no room for a reference: {}", text(&e)).into())
-                })?
-                .into()
+) -> Result<Val, String> {
+    let val = match (value, ty) {
+        (Value::I32(v), wasmtime::ValType::I32) => return Ok(Val::I32(v)),
+        (Value::I64(v), wasmtime::ValType::I64) => return Ok(Val::I64(v)),
+        (Value::F32(v), wasmtime::ValType::F32) => return Ok(Val::F32(v)),
+        (Value::F64(v), wasmtime::ValType::F64) => return Ok(Val::F64(v)),
+        (Value::V128(v), wasmtime::ValType::V128) => return Ok(Val::V128(v.into())),
+        (Value::Ref(reference), wasmtime::ValType::Ref(ty)) => {
+            to_reference(&mut store, reference, ty)?
         }
-        (Value::Ref(Reference::I31(bits)), wasmtime::ValType::Ref(_)) => {
-            wasmtime::AnyRef::from_i31(&mut store, wasmtime::I31::wrapping_u32(bits)).into()
+        _ => None,
+    };
+    val.filter(|val| val.matches_ty(&store, ty).unwrap_or(false))
+        .ok_or_else(|| format!("{value:?} was given where a value of type {ty} is wanted"))
+}
+
+/// A reference, as one of the hierarchy of this type.
+fn to_reference(
+    mut store: impl AsContextMut<Data = StoreData>,
+    reference: Reference,
+    ty: &wasmtime::RefType,
+) -> Result<Option<Val>, String> {
+    let is_extern = matches!(ty.heap_type(), wasmtime::HeapType::Extern);
+    Ok(match reference {
+        Reference::Null => Some(Val::null_ref(ty.heap_type())),
+        Reference::Extern(number) if is_extern => {
+            let reference = wasmtime::ExternRef::new(&mut store, number)
+                .map_err(|e| format!("there is no room for a reference: {}", text(&e)))?;
+            Some(reference.into())
         }
-        (Value::Ref(Reference::Func(number)), wasmtime::ValType::Ref(_))
-            if store.as_context().data().handed_out.contains(&number) =>
-        {
+        Reference::I31(bits) => {
+            let i31 = wasmtime::I31::wrapping_u32(bits);
+            Some(wasmtime::AnyRef::from_i31(&mut store, i31).into())
+        }
+        Reference::Func(number) if store.as_context().data().handed_out.contains(&number) => {
             // SAFETY: the number is what `Func::to_raw` gave for a function of this store, which
             // lives as long as the store.
-            unsafe { Func::from_raw(&mut store, number as usize as *mut c_void) }.into()
+            Some(unsafe { Func::from_raw(&mut store, number as usize as *mut c_void) }.into())
         }
-        (value, ty) => {
-            return Err(TrapReason::Host(
-                format!("the host gave {value:?} where a value of type {ty} is wanted").into(),
-            ));
-        }
+        Reference::Handle(number) => objects::kept(store, number, is_extern),
+        _ => None,
     })
 }
 

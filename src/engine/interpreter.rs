@@ -10,7 +10,7 @@ use wasmi::{
 use wasmi_core::LimiterError;
 use wasmparser::FuncType;
 
-use super::{Engine, InstanceId, Prepared, imported_function_types};
+use super::{CallError, Engine, InstanceId, Prepared, count_of_arguments, imported_function_types};
 use crate::error::{Error, Frame, Trap, TrapReason};
 use crate::host::{Binding, Caller, Guest, HostState, Imports, Limiter};
 use crate::instrument::Names;
@@ -213,9 +213,9 @@ fn call(
     mut store: impl AsContextMut<Data = Data>,
     func: Func,
     args: &[Value],
-) -> Result<Vec<Value>, wasmi::Error> {
+) -> Result<Vec<Value>, CallError<wasmi::Error>> {
     let ty = func.ty(&store);
-    let (params, mut results) = arguments(&mut store, &ty, args).map_err(failed)?;
+    let (params, mut results) = arguments(&mut store, &ty, args).map_err(CallError::Arguments)?;
     let mut context = store.as_context_mut();
     match context.get_fuel() {
         // Not metered.
@@ -227,7 +227,7 @@ fn call(
             loop {
                 call = match call {
                     ResumableCall::Finished => break,
-                    ResumableCall::HostTrap(trap) => return Err(trap.into_host_error()),
+                    ResumableCall::HostTrap(trap) => return Err(trap.into_host_error().into()),
                     ResumableCall::OutOfFuel(paused) => {
                         context.data_mut().ran_dry(paused.required_fuel());
                         pause(context.data_mut()).map_err(failed)?;
@@ -335,7 +335,8 @@ impl Engine for Interpreter {
         }
         .into_func()
         .ok_or_else(|| Error::internal(format!("`{export}` is no function")))?;
-        call(&mut self.store, func, args).map_err(|error| self.failure(error, Some(label)))
+        let result = call(&mut self.store, func, args);
+        result.map_err(|error| error.tell(label, |error| self.failure(error, Some(label))))
     }
 
     fn memory(&self, instance: InstanceId, export: &str) -> Result<(u64, &[u8]), Error> {
@@ -353,6 +354,10 @@ impl Engine for Interpreter {
             .ok_or_else(|| Error::internal(format!("`{export}` is no global")))?;
         let value = global.get(&self.store);
         Ok(hand_out(&mut self.store, &value))
+    }
+
+    fn hand_out_global(&mut self, instance: InstanceId, export: &str) -> Result<Value, Error> {
+        self.global(instance, export)
     }
 
     fn table(&mut self, instance: InstanceId, export: &str) -> Result<Vec<Reference>, Error> {
@@ -465,7 +470,8 @@ impl Host {
             .call(&mut guest, &self.module, &self.name, &self.ty, &args)
             .map_err(failed)?;
         for ((out, value), ty) in out.iter_mut().zip(values).zip(types) {
-            *out = to_val(&mut caller, value, *ty).map_err(failed)?;
+            *out = to_val(&mut caller, value, *ty)
+                .map_err(|message| failed(TrapReason::Host(message.into())))?;
         }
         Ok(())
     }
@@ -516,7 +522,7 @@ impl Guest for CallingGuest<'_, '_> {
         self.caller.data_mut().nested += 1;
         let result = call(&mut *self.caller, func, args);
         self.caller.data_mut().nested -= 1;
-        result.map_err(reason)
+        result.map_err(|error| error.reason(reason))
     }
 }
 
@@ -540,12 +546,8 @@ fn arguments(
     mut store: impl AsContextMut<Data = Data>,
     ty: &wasmi::FuncType,
     args: &[Value],
-) -> Result<(Vec<Val>, Vec<Val>), TrapReason> {
-    if ty.params().len() != args.len() {
-        let (wanted, given) = (ty.params().len(), args.len());
-        let message = format!("{given} arguments were given to a function that takes {wanted}");
-        return Err(TrapReason::Host(message.into()));
-    }
+) -> Result<(Vec<Val>, Vec<Val>), String> {
+    count_of_arguments(args.len(), ty.params().len())?;
     let params = ty
         .params()
         .iter()
@@ -612,7 +614,7 @@ fn to_val(
     mut store: impl AsContextMut<Data = Data>,
     value: Value,
     ty: wasmi::ValType,
-) -> Result<Val, TrapReason> {
+) -> Result<Val, String> {
     Ok(match (value, ty) {
         (Value::I32(v), wasmi::ValType::I32) => Val::I32(v),
         (Value::I64(v), wasmi::ValType::I64) => Val::I64(v),
@@ -632,8 +634,9 @@ fn to_val(
             Val::FuncRef(Nullable::Val(func))
         }
         (value, ty) => {
-            return Err(TrapReason::Host(
-                format!("the host gave {value:?} where a value of type {ty:?} is wanted").into(),
+            let ty = val_type(ty);
+            return Err(format!(
+                "{value:?} was given where a value of type {ty} is wanted"
             ));
         }
     })

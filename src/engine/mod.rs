@@ -8,12 +8,13 @@ pub mod cache;
 mod compiler;
 mod interpreter;
 mod making;
+mod objects;
 pub mod stack;
 pub mod tier;
 
 use wasmparser::FuncType;
 
-use crate::error::Error;
+use crate::error::{Error, TrapReason};
 use crate::host::HostState;
 use crate::instrument::{Instrumented, Names, instrument};
 use crate::module::Module;
@@ -71,11 +72,59 @@ pub trait Engine: Send {
     /// The value of an exported global.
     fn global(&mut self, instance: InstanceId, export: &str) -> Result<Value, Error>;
 
+    /// The value of an exported global, for somebody who may give it back: with a handle for an
+    /// object.
+    fn hand_out_global(&mut self, instance: InstanceId, export: &str) -> Result<Value, Error>;
+
     /// The slots of an exported table.
     fn table(&mut self, instance: InstanceId, export: &str) -> Result<Vec<Reference>, Error>;
 
     /// The host's state.
     fn host(&mut self) -> &mut HostState;
+}
+
+/// Why a call of an engine's function failed.
+enum CallError<E> {
+    /// It was not called: what does not fit.
+    Arguments(String),
+    /// What the engine says.
+    Run(E),
+}
+
+impl<E> From<E> for CallError<E> {
+    fn from(error: E) -> Self {
+        CallError::Run(error)
+    }
+}
+
+impl<E> CallError<E> {
+    /// For who called the export of this name from outside.
+    fn tell(self, label: &str, failure: impl FnOnce(E) -> Error) -> Error {
+        match self {
+            CallError::Arguments(message) => {
+                Error::option(format!("`{label}` cannot be called: {message}"))
+            }
+            CallError::Run(error) => failure(error),
+        }
+    }
+
+    /// For a function of the host that called the guest.
+    fn reason(self, reason: impl FnOnce(E) -> TrapReason) -> TrapReason {
+        match self {
+            CallError::Arguments(message) => TrapReason::Host(message.into()),
+            CallError::Run(error) => reason(error),
+        }
+    }
+}
+
+/// Where a function is given more arguments than it takes, or fewer.
+fn count_of_arguments(given: usize, wanted: usize) -> Result<(), String> {
+    match given == wanted {
+        true => Ok(()),
+        false => Err(format!(
+            "{given} arguments were given to a function that takes {wanted}"
+        )),
+    }
 }
 
 /// An instance's state, read through the exports that instrumentation added.

@@ -679,7 +679,8 @@ unsafe extern "C" fn finalize(_env: sys::napi_env, data: *mut c_void, _hint: *mu
 }
 
 /// Values on their way from or to JavaScript: numbers, BigInts, and `null` for null references.
-/// Host references travel as the number that index.js gave them, functions as BigInts.
+/// Host references travel as the number that index.js gave them, functions as BigInts, objects as
+/// strings.
 pub struct JsValues(pub Vec<Value>);
 
 impl TypeName for JsValues {
@@ -724,6 +725,10 @@ impl ToNapiValue for JsValues {
                     Value::Ref(Reference::Func(number)) => {
                         sys::napi_create_bigint_uint64(env, number, &mut js)
                     }
+                    Value::Ref(Reference::Handle(number)) => {
+                        js = string(env, &number.to_string())?;
+                        sys::Status::napi_ok
+                    }
                     Value::Ref(Reference::I31(bits)) => {
                         sys::napi_create_int32(env, (bits << 1) as i32 >> 1, &mut js)
                     }
@@ -765,6 +770,13 @@ impl FromNapiValue for JsValues {
                         check(sys::napi_get_value_double(env, js, &mut value))?;
                         Value::F64(value.to_bits())
                     }
+                    sys::ValueType::napi_string => {
+                        let number = String::from_napi_value(env, js)?;
+                        let number = number.parse().map_err(|_| {
+                            napi::Error::from_reason("a handle that index.js did not give")
+                        })?;
+                        Value::Ref(Reference::Handle(number))
+                    }
                     _ => Value::Ref(Reference::Null),
                 });
             }
@@ -801,6 +813,7 @@ fn with_type(value: Value, ty: ValType) -> Option<Value> {
             Value::Ref(Reference::Func(number as u64))
         }
         (Value::Ref(Reference::Null), ValType::Ref(ty)) if ty.is_nullable() => value,
+        (Value::Ref(Reference::Handle(_)), ValType::Ref(_)) => value,
         _ => return None,
     })
 }

@@ -56,7 +56,9 @@ impl Functions {
             },
             Reference::Extern(_) => Err("holds a reference of the host"),
             Reference::Exception => Err("holds an exception that was caught"),
-            Reference::Object => Err("holds an object of the garbage-collected heap"),
+            Reference::Object | Reference::Handle(_) => {
+                Err("holds an object of the garbage-collected heap")
+            }
         }
     }
 
