@@ -57,6 +57,10 @@ struct Budget {
 /// What Winch needs for each MB of code. Measured on two processors: 90 to 130 ms.
 const COMPILING_PER_MB: Duration = Duration::from_millis(100);
 
+/// What any run may take before the cache is looked at: that takes a thread and the making of
+/// two compilers, which is much for a run that is over by then.
+const BEFORE_LOOKING: Duration = Duration::from_millis(5);
+
 /// What any run may take before a compiler starts.
 const LEAST_BUDGET: Duration = Duration::from_millis(20);
 
@@ -216,12 +220,14 @@ impl Job<'_, '_> {
         let began = Instant::now();
         let budget = Budget::of(self.code_size());
         let (validation, making) = (self.validation.clone(), code.clone());
-        code.order(Order::LookUp);
         let pause = move || {
             if validation.verdict() == Some(false) {
                 return Some("the run of a module that is not valid".into());
             }
             let time = time_of_thread(began);
+            if time > BEFORE_LOOKING {
+                making.order(Order::LookUp);
+            }
             if time > budget.alone && validation.verdict().is_some() {
                 making.order(Order::Compile);
             }
