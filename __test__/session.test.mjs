@@ -78,6 +78,7 @@ describe('a session', () => {
     const references = await Session.create(`(module
       (func (export "same") (param externref) (result externref) (local.get 0))
       (func (export "i31") (param i32) (result anyref) (ref.i31 (local.get 0)))
+      (func (export "eq") (param eqref))
       (func (export "any") (param anyref) (result anyref) (local.get 0)))`)
     const object = {}
     for (const value of [object, null, undefined, 1n, 'text']) assert.equal(await references.call('same', value), value)
@@ -85,8 +86,8 @@ describe('a session', () => {
       assert.equal(await references.call('i31', value), value)
       assert.equal(await references.call('any', value), value)
     }
-    await assert.rejects(references.call('any', 2 ** 30), TypeError)
-    await assert.rejects(references.call('any'), TypeError)
+    await assert.rejects(references.call('eq', 2 ** 30), TypeError)
+    await assert.rejects(references.call('eq'), TypeError)
     await references.close()
 
     const strict = await Session.create(`(module
@@ -169,6 +170,10 @@ describe('a session', () => {
     // What JavaScript gave comes out of the module's hierarchy as it went in.
     const value = { of: 'JavaScript' }
     assert.equal(await session.call('outside', await session.call('inside', value)), value)
+    for (const value of ['text', 1.5, 2 ** 30, undefined, Symbol('one'), {}]) {
+      assert.equal(await session.call('same', value), value)
+      assert.equal(await session.call('outside', value), value)
+    }
 
     const exception = await session.call('exception', 6)
     assert.equal(await session.call('code', exception), 6)

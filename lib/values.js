@@ -5,7 +5,7 @@
 
 /** A reference to a function, an object or an exception of a module: opaque, and of use to the run that it comes from. */
 class Handle {
-  /** A BigInt for a function, a string for anything else. */
+  /** A BigInt for a function, a string that begins with `h` for anything else. */
   #number
 
   constructor(number) {
@@ -27,7 +27,7 @@ class Values {
   /** Makes a JavaScript value one of a WebAssembly type, or throws a `TypeError`. */
   toWebAssembly(value, type) {
     const handle = isReference(type) ? this.#numberOf(value) : undefined
-    if (handle !== undefined && (typeof handle === 'string' || !isExtern(type))) return handle
+    if (handle !== undefined && (typeof handle === 'string' || !takesAll(type))) return handle
     switch (type) {
       case 'i32':
         return value | 0
@@ -37,24 +37,22 @@ class Values {
         return Math.fround(value)
       case 'f64':
         return +value
-      case 'externref':
-        return value === null ? null : this.#externs.push(value) - 1
-      case '(ref extern)':
-        if (value !== null) return this.#externs.push(value) - 1
     }
     if (isReference(type)) {
-      if (value === null && (!type.startsWith('(ref ') || type.startsWith('(ref null '))) return null
+      const isNullable = !type.startsWith('(ref ') || type.startsWith('(ref null ')
+      if (value === null && isNullable) return null
       if (isI31(type) && Number.isInteger(value) && value >= -(2 ** 30) && value < 2 ** 30) return value
+      if (value !== null && takesAll(type)) return `e${this.#externs.push(value) - 1}`
     }
     throw new TypeError(`a value of the WebAssembly type ${type} cannot come from JavaScript here`)
   }
 
   toJavaScript(value, type) {
+    if (typeof value === 'string' && value.startsWith('e')) return this.#externs[Number(value.slice(1))]
     if (isReference(type) && (typeof value === 'bigint' || typeof value === 'string')) {
       if (!this.#handles.has(value)) this.#handles.set(value, new Handle(value))
       return this.#handles.get(value)
     }
-    if (isExtern(type)) return value === null ? null : this.#externs[value]
     if (value === undefined) throw new TypeError(`a value of the WebAssembly type ${type} cannot be seen by JavaScript here`)
     return value
   }
@@ -78,7 +76,8 @@ class Values {
 }
 
 const isReference = (type) => type.endsWith('ref') || type.startsWith('(ref')
-const isExtern = (type) => type === 'externref' || type === '(ref extern)'
+/** Whether any value of JavaScript has the type. */
+const takesAll = (type) => ['externref', '(ref extern)', 'anyref', '(ref any)'].includes(type)
 const isI31 = (type) => /\b(i31|eq|any)(ref)?\b/.test(type)
 
 module.exports = { Values }

@@ -27,6 +27,8 @@ pub struct Options {
     pub renames: Vec<(String, String)>,
     /// Modules that are instantiated first and may be imported from.
     pub preloads: Vec<Preload>,
+    /// What is called of preloaded modules.
+    pub preload_calls: Vec<PreloadCall>,
     /// Whether a preloaded module's own state may change although the output does not carry it.
     pub allow_preload_changes: bool,
     /// Functions that the module may import.
@@ -132,6 +134,17 @@ impl Phase {
 pub struct Preload {
     pub name: String,
     pub source: PreloadSource,
+}
+
+/// A call of a preloaded module before the main one is there.
+#[derive(Clone)]
+pub struct PreloadCall {
+    /// How many modules are preloaded before it.
+    pub after: usize,
+    /// The name of the module.
+    pub module: String,
+    pub export: String,
+    pub args: Vec<Value>,
 }
 
 /// Where a preloaded module comes from.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wasmparser::FuncType;
 
+use crate::engine::Engine;
 use crate::engine::stack::on_large_stack;
 use crate::engine::tier::{Job, Ran};
 use crate::error::Error;
@@ -85,7 +86,9 @@ impl Session {
                 goes_on: true,
                 validation: &validation,
             };
-            let ran = job.run(&mut clock, &|engine| steps::instantiate(engine, &modules));
+            let ran = job.run(&mut clock, &|engine| {
+                steps::instantiate(engine, &modules, &options.preload_calls)
+            });
             // An engine may well refuse what is not valid.
             let ran = ran.map_err(|error| validation.wait().err().unwrap_or(error))?;
             Ok::<_, Error>((modules.into_code(), ran))
@@ -137,18 +140,58 @@ impl Session {
         };
         invoke::check(export, ty, args)?;
         self.called.insert(export.into());
+        let main = self.run.main;
+        self.step(|engine| engine.call(main, export, export, args))
+    }
+
+    /// Calls an exported function of a preloaded module.
+    ///
+    /// The output carries nothing of that module: a change of its own state is an error when the
+    /// module is written, unless [`Wizer::allow_preload_changes`](crate::Wizer::allow_preload_changes) says otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Session::call`].
+    ///
+    /// ```
+    /// use wizer::Value;
+    /// let env = r#"(module (func (export "half") (param i32) (result i32)
+    ///   (i32.shr_s (local.get 0) (i32.const 1))))"#;
+    /// let mut session = wizer::Wizer::new().preload_bytes("env", env).session(b"(module)")?;
+    /// assert_eq!(session.call_preload("env", "half", &[Value::I32(84)])?, [Value::I32(42)]);
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn call_preload(
+        &mut self,
+        module: &str,
+        export: &str,
+        args: &[Value],
+    ) -> Result<Vec<Value>, Error> {
+        let modules = self.sources.again(Module::parse(&self.wasm)?, &self.code)?;
+        let position = modules.callable(module, export, args)?;
+        drop(modules);
+        let instance = self.run.preloaded(position);
+        let result = self.step(|engine| engine.call(instance, export, export, args));
+        result.map_err(|error| error.in_preload(module))
+    }
+
+    /// Has the engine do something, for as long as it may take.
+    fn step<T: Send>(
+        &mut self,
+        work: impl FnOnce(&mut dyn Engine) -> Result<T, Error> + Send,
+    ) -> Result<T, Error> {
         let interrupt = self.ran.engine.host().interrupt.clone();
         if let (Some(limit), Some(interrupt)) = (self.options.timeout, &interrupt) {
             interrupt
                 .watch(limit)
                 .map_err(|e| Error::internal(format!("no thread for the timeout: {e}")))?;
         }
-        let (engine, run) = (&mut *self.ran.engine, &self.run);
-        let result = on_large_stack(|| engine.call(run.main, export, export, args))?;
+        let engine = &mut *self.ran.engine;
+        let result = on_large_stack(|| work(engine))?;
         match interrupt {
             Some(interrupt) => {
                 interrupt.rest();
-                result.and_then(|values| interrupt.check().map(|()| values))
+                result.and_then(|value| interrupt.check().map(|()| value))
             }
             None => result,
         }

@@ -13,7 +13,7 @@ use crate::engine::tier::Job;
 use crate::engine::{Engine, StoreData};
 use crate::error::Error;
 use crate::module::{Module, Validation};
-use crate::options::{Options, Phase};
+use crate::options::{Options, Phase, PreloadCall};
 use crate::report::{Clock, Report};
 use crate::rewrite::rewrite;
 use crate::session::Session;
@@ -193,7 +193,9 @@ fn pipeline(
             goes_on: false,
             validation: &validation,
         };
-        let ran = job.run(&mut clock, &|engine| initialize(engine, &plan, &modules));
+        let ran = job.run(&mut clock, &|engine| {
+            initialize(engine, &plan, &modules, &options.preload_calls)
+        });
         let mut ran = match ran {
             Ok(ran) => ran,
             // An engine may well refuse what is not valid.
@@ -247,8 +249,13 @@ fn pipeline(
 
 /// Instantiates everything and runs what is to be run, each function once: the start function,
 /// the reactor's `_initialize`, what the user asks for, the initialization function.
-fn initialize(engine: &mut dyn Engine, plan: &Plan, modules: &Modules<'_>) -> Result<Run, Error> {
-    let run = steps::instantiate(engine, modules)?;
+fn initialize(
+    engine: &mut dyn Engine,
+    plan: &Plan,
+    modules: &Modules<'_>,
+    preload_calls: &[PreloadCall],
+) -> Result<Run, Error> {
+    let run = steps::instantiate(engine, modules, preload_calls)?;
     if plan.reactor {
         engine.call(run.main, REACTOR_INIT, REACTOR_INIT, &[])?;
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use wasmparser::FuncType;
 use wasmtime::{
-    AsContextMut, Config, Extern, Func, Global, Instance, Linker, RootScope, Store, Val,
+    AsContext, AsContextMut, Config, Extern, Func, Global, Instance, Linker, RootScope, Store, Val,
 };
 
 use super::objects::{self, Objects};
@@ -765,22 +765,27 @@ fn from_val(mut store: impl AsContextMut, value: &Val) -> Value {
             let raw: *mut c_void = func.to_raw(&mut store);
             Reference::Func(raw as usize as u64)
         }
-        Val::ExternRef(Some(reference)) => {
-            let number = reference
-                .data(&store)
-                .ok()
-                .flatten()
-                .and_then(|data| data.downcast_ref::<u32>().copied());
-            number.map_or(Reference::Object, Reference::Extern)
-        }
-        Val::AnyRef(Some(any)) => match any.as_i31(&store) {
-            Ok(Some(i31)) => Reference::I31(i31.get_u32()),
-            _ => Reference::Object,
+        Val::ExternRef(Some(reference)) => from_extern(&store, *reference),
+        Val::AnyRef(Some(any)) => match (any.as_i31(&store), any.is_eqref(&store)) {
+            (Ok(Some(i31)), _) => Reference::I31(i31.get_u32()),
+            (_, Ok(true)) => Reference::Object,
+            // It came from the host.
+            _ => match wasmtime::ExternRef::convert_any(&mut store, *any) {
+                Ok(reference) => from_extern(&store, reference),
+                Err(_) => Reference::Object,
+            },
         },
         Val::ExnRef(Some(_)) => Reference::Exception,
         Val::ContRef(Some(_)) => Reference::Object,
     };
     Value::Ref(reference)
+}
+
+/// A reference of the host; of another host, or an object that went out, where it has no number.
+fn from_extern(store: impl AsContext, reference: wasmtime::Rooted<wasmtime::ExternRef>) -> Reference {
+    let data = reference.data(&store).ok().flatten();
+    let number = data.and_then(|data| data.downcast_ref::<u32>().copied());
+    number.map_or(Reference::Object, Reference::Extern)
 }
 
 /// A value of this type. The error says what does not fit.
@@ -813,10 +818,16 @@ fn to_reference(
     let is_extern = matches!(ty.heap_type(), wasmtime::HeapType::Extern);
     Ok(match reference {
         Reference::Null => Some(Val::null_ref(ty.heap_type())),
-        Reference::Extern(number) if is_extern => {
+        Reference::Extern(number) => {
             let reference = wasmtime::ExternRef::new(&mut store, number)
                 .map_err(|e| format!("there is no room for a reference: {}", text(&e)))?;
-            Some(reference.into())
+            match is_extern {
+                true => Some(reference.into()),
+                false => {
+                    let inside = wasmtime::AnyRef::convert_extern(&mut store, reference);
+                    inside.ok().map(Val::from)
+                }
+            }
         }
         Reference::I31(bits) => {
             let i31 = wasmtime::I31::wrapping_u32(bits);

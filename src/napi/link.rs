@@ -679,8 +679,7 @@ unsafe extern "C" fn finalize(_env: sys::napi_env, data: *mut c_void, _hint: *mu
 }
 
 /// Values on their way from or to JavaScript: numbers, BigInts, and `null` for null references.
-/// Host references travel as the number that index.js gave them, functions as BigInts, objects as
-/// strings.
+/// Functions travel as BigInts; host references and objects as strings, of a letter and a number.
 pub struct JsValues(pub Vec<Value>);
 
 impl TypeName for JsValues {
@@ -719,14 +718,15 @@ impl ToNapiValue for JsValues {
                     Value::F64(bits) => sys::napi_create_double(env, f64::from_bits(bits), &mut js),
                     Value::Ref(Reference::Null) => sys::napi_get_null(env, &mut js),
                     Value::Ref(Reference::Extern(number)) => {
-                        sys::napi_create_uint32(env, number, &mut js)
+                        js = string(env, &format!("{EXTERN}{number}"))?;
+                        sys::Status::napi_ok
                     }
                     // index.js makes an opaque handle of it.
                     Value::Ref(Reference::Func(number)) => {
                         sys::napi_create_bigint_uint64(env, number, &mut js)
                     }
                     Value::Ref(Reference::Handle(number)) => {
-                        js = string(env, &number.to_string())?;
+                        js = string(env, &format!("{HANDLE}{number}"))?;
                         sys::Status::napi_ok
                     }
                     Value::Ref(Reference::I31(bits)) => {
@@ -771,11 +771,13 @@ impl FromNapiValue for JsValues {
                         Value::F64(value.to_bits())
                     }
                     sys::ValueType::napi_string => {
-                        let number = String::from_napi_value(env, js)?;
-                        let number = number.parse().map_err(|_| {
-                            napi::Error::from_reason("a handle that index.js did not give")
-                        })?;
-                        Value::Ref(Reference::Handle(number))
+                        let text = String::from_napi_value(env, js)?;
+                        let of = |kind: char| text.strip_prefix(kind)?.parse().ok();
+                        let host = of(EXTERN).map(Reference::Extern);
+                        let reference = host.or_else(|| of(HANDLE).map(Reference::Handle));
+                        Value::Ref(reference.ok_or_else(|| {
+                            napi::Error::from_reason("a reference that index.js did not give")
+                        })?)
                     }
                     _ => Value::Ref(Reference::Null),
                 });
@@ -784,6 +786,12 @@ impl FromNapiValue for JsValues {
         Ok(JsValues(values))
     }
 }
+
+/// How a reference of the host begins, by the number that index.js gave it.
+const EXTERN: char = 'e';
+
+/// How an object begins that was handed out.
+const HANDLE: char = 'h';
 
 /// The bits of an `i31`.
 const I31: u32 = 0x7fff_ffff;
@@ -803,9 +811,6 @@ fn with_type(value: Value, ty: ValType) -> Option<Value> {
         (Value::F64(bits), ValType::F32) => (f64::from_bits(bits) as f32).into(),
         (Value::F64(bits), ValType::F64) => Value::F64(bits),
         (Value::I64(value), ValType::I64) => Value::I64(value),
-        (Value::F64(bits), ValType::Ref(ty)) if ty.is_extern_ref() => {
-            Value::Ref(Reference::Extern(f64::from_bits(bits) as u32))
-        }
         (Value::F64(bits), ValType::Ref(_)) => {
             Value::Ref(Reference::I31(f64::from_bits(bits) as i32 as u32 & I31))
         }
@@ -813,7 +818,7 @@ fn with_type(value: Value, ty: ValType) -> Option<Value> {
             Value::Ref(Reference::Func(number as u64))
         }
         (Value::Ref(Reference::Null), ValType::Ref(ty)) if ty.is_nullable() => value,
-        (Value::Ref(Reference::Handle(_)), ValType::Ref(_)) => value,
+        (Value::Ref(Reference::Handle(_) | Reference::Extern(_)), ValType::Ref(_)) => value,
         _ => return None,
     })
 }

@@ -11,8 +11,8 @@ use crate::host::interrupt::Interrupt;
 use crate::host::{Guest, HostError};
 use crate::invoke::{Arguments, Invocation};
 use crate::options::{
-    self, CacheLocation, Dir, Import, Item, Phase, Preload, PreloadSource, ProvidedItem,
-    ProvidedMemory, ProvidedTable,
+    self, CacheLocation, Dir, Import, Item, Phase, Preload, PreloadCall, PreloadSource,
+    ProvidedItem, ProvidedMemory, ProvidedTable,
 };
 use crate::value::Value;
 
@@ -275,6 +275,43 @@ impl Wizer {
         self.options.preloads.push(Preload {
             name: name.into(),
             source: PreloadSource::Bytes(wasm.into()),
+        });
+        self
+    }
+
+    /// Calls an export of a module that was preloaded until here: after it was instantiated, and before
+    /// the next preloaded module is. What it changes is there when the module itself is
+    /// instantiated, and not a change that the output would have to carry.
+    ///
+    /// ```
+    /// use wizer::Value;
+    /// let env = r#"(module
+    ///   (global $n (mut i32) (i32.const 0))
+    ///   (func (export "set") (param i32) (global.set $n (local.get 0)))
+    ///   (func (export "get") (result i32) (global.get $n)))"#;
+    /// let wat = r#"(module
+    ///   (import "env" "get" (func $get (result i32)))
+    ///   (global (export "found") (mut i32) (i32.const 0))
+    ///   (func (export "wizer.initialize") (global.set 0 (call $get))))"#;
+    /// let wasm = wizer::Wizer::new()
+    ///     .preload_bytes("env", env)
+    ///     .call_preload("env", "set", [Value::I32(42)])
+    ///     .run(wat.as_bytes())?;
+    /// # let mut session = wizer::Wizer::new().session(&wasm)?;
+    /// # assert_eq!(session.global("found")?, Value::I32(42));
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn call_preload(
+        &mut self,
+        module: impl Into<String>,
+        export: impl Into<String>,
+        args: impl Into<Vec<Value>>,
+    ) -> &mut Self {
+        self.options.preload_calls.push(PreloadCall {
+            after: self.options.preloads.len(),
+            module: module.into(),
+            export: export.into(),
+            args: args.into(),
         });
         self
     }

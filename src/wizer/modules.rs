@@ -9,8 +9,10 @@ use super::provided;
 use crate::engine::Prepared;
 use crate::error::Error;
 use crate::instrument::{Instrumented, Names, has_references, observer};
+use crate::invoke;
 use crate::module::{ExternKind, Module};
 use crate::options::{Options, Preload, PreloadSource};
+use crate::value::Value;
 
 /// The modules that a run needs besides the one that is initialized, in the binary format.
 pub struct Sources {
@@ -192,6 +194,32 @@ impl<'a> Modules<'a> {
     pub fn preloads(&self) -> impl Iterator<Item = (usize, &str, &Prepared<'a>)> {
         let named = self.names.iter().zip(&self.all).enumerate();
         named.map(|(position, (name, module))| (position, name.as_str(), module))
+    }
+
+    /// How many of them only export what the caller provides.
+    pub fn provided(&self) -> usize {
+        self.provided
+    }
+
+    /// The position of a preloaded module that is to be called.
+    ///
+    /// # Errors
+    ///
+    /// Where there is none of this name, or what it exports cannot be called so.
+    pub fn callable(&self, name: &str, export: &str, args: &[Value]) -> Result<usize, Error> {
+        let mut preloads = self.preloads();
+        let Some((position, _, prepared)) = preloads.find(|(_, found, _)| *found == name) else {
+            return Err(Error::option(format!("no module `{name}` is preloaded")));
+        };
+        let module = &prepared.module;
+        let function = module.export(export).filter(|e| e.kind == ExternKind::Func);
+        let Some(ty) = function.and_then(|e| module.function_type(e.index)) else {
+            return Err(Error::option(format!(
+                "the preloaded module `{name}` exports no function `{export}`"
+            )));
+        };
+        invoke::check(export, ty, args)?;
+        Ok(position)
     }
 
     /// The module's observer and its position.

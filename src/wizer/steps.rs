@@ -4,6 +4,7 @@ use super::REACTOR_INIT;
 use super::modules::{Modules, Source, shares};
 use crate::engine::{Engine, InstanceId, Live, Prepared};
 use crate::error::Error;
+use crate::options::PreloadCall;
 use crate::snapshot::references::Functions;
 use crate::snapshot::{Baseline, Found, Origin, Snapshot, State};
 
@@ -14,13 +15,43 @@ pub struct Run {
     preloads: Vec<(InstanceId, Baseline)>,
 }
 
+impl Run {
+    /// The instance of a preloaded module.
+    pub fn preloaded(&self, position: usize) -> InstanceId {
+        self.preloads[position].0
+    }
+}
+
 /// Instantiates everything: preloaded modules with their own initialization, and the module
 /// with its start function.
-pub fn instantiate(engine: &mut dyn Engine, modules: &Modules<'_>) -> Result<Run, Error> {
+pub fn instantiate(
+    engine: &mut dyn Engine,
+    modules: &Modules<'_>,
+    calls: &[PreloadCall],
+) -> Result<Run, Error> {
     let mut preloaded = Vec::new();
+    let make_calls = |engine: &mut dyn Engine, preloaded: &[InstanceId]| {
+        let own = preloaded.len().checked_sub(modules.provided());
+        let calls = calls.iter().filter(|call| Some(call.after) == own);
+        calls.into_iter().try_for_each(|call| {
+            let position = modules.callable(&call.module, &call.export, &call.args)?;
+            let Some(instance) = preloaded.get(position) else {
+                return Err(Error::option(format!(
+                    "`{}` is to be called before it is preloaded",
+                    call.module
+                )));
+            };
+            engine
+                .call(*instance, &call.export, &call.export, &call.args)
+                .map(drop)
+                .map_err(|e| e.in_preload(&call.module))
+        })
+    };
+    make_calls(engine, &preloaded)?;
     for (position, name, prepared) in modules.preloads() {
         let instance = preload(engine, position, prepared, name).map_err(|e| e.in_preload(name))?;
         preloaded.push(instance);
+        make_calls(engine, &preloaded)?;
     }
     let mut found = Found::default();
     if let Some((position, observer)) = modules.observer() {

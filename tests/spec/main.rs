@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use script::{Action, Script, Wanted};
-use subject::{Maker, No};
+use subject::{Before, Maker, No};
 use wizer::Engine;
 use wizer::wasmtime::{ExternType, Module};
 use world::Judge;
@@ -197,6 +197,34 @@ impl<'s> Cast<'s> {
         (distinct.len() == names.len()).then_some(names)
     }
 
+    /// What is done before an instance is made.
+    fn before<'b>(
+        &'b self,
+        instance: usize,
+        names: &'b BTreeMap<usize, String>,
+    ) -> Vec<Before<'b>> {
+        let steps = self.script.steps[..self.made[instance].0]
+            .iter()
+            .enumerate();
+        let before = steps.filter_map(|(at, step)| match &step.action {
+            Action::Instantiate { module } => {
+                let made = self.made.iter().position(|(step, _)| *step == at)?;
+                Some(Before::Preload {
+                    name: names.get(&made)?,
+                    wasm: &self.script.modules[*module],
+                })
+            }
+            Action::Ask {
+                instance: of, what, ..
+            } => Some(Before::Ask {
+                name: names.get(of)?,
+                what,
+            }),
+            _ => None,
+        });
+        before.collect()
+    }
+
     /// Why the state of an instance at step `until` is not what a session makes of it.
     fn is_disturbed(&self, instance: usize, until: usize) -> Option<&'static str> {
         let mut own = self.company(instance);
@@ -206,12 +234,13 @@ impl<'s> Cast<'s> {
         let (made, _) = self.made[instance];
         for (at, step) in self.script.steps[..until].iter().enumerate() {
             match &step.action {
-                Action::Ask { instance: of, .. }
-                    if *of != instance
-                        && (company.contains(of)
-                            || self.shares(*of).iter().any(|of| own.contains(of))) =>
-                {
-                    return Some("another module was called before that may change its state");
+                // A session begins where nothing has trapped.
+                Action::Ask {
+                    instance: of,
+                    wanted: Wanted::Trap | Wanted::Exception,
+                    ..
+                } if at < made && company.contains(of) => {
+                    return Some("a call of another module trapped before it was made");
                 }
                 Action::Fail { .. } if self.failing[&at].values().any(|of| own.contains(of)) => {
                     return Some("a module that failed before may have changed its state");
@@ -375,13 +404,9 @@ fn judge_instance(judge: &Judge, cast: &Cast<'_>, instance: usize, maker: Maker)
         left_out("a module is imported under several names", points);
         return (linked, counts);
     };
-    let preloads = names.iter().map(|(of, name)| {
-        let (_, module) = cast.made[*of];
-        (name.clone(), &cast.script.modules[module][..])
-    });
-    let preloads: Vec<_> = preloads.collect();
     let wasm = &cast.script.modules[module];
-    let mut subject = match maker.make(judge, &cast.script.name, &preloads, wasm) {
+    let before = cast.before(instance, &names);
+    let mut subject = match maker.make(judge, &cast.script.name, &before, wasm) {
         Ok(subject) => subject,
         Err(No::Engine) => {
             left_out("the engine does not run it", points);
@@ -397,10 +422,24 @@ fn judge_instance(judge: &Judge, cast: &Cast<'_>, instance: usize, maker: Maker)
         }
     };
     let mut last: Option<(Vec<u8>, Module)> = None;
+    let mut done = made;
     for (point, after) in std::iter::once(made + 1)
         .chain(asked.iter().map(|at| at + 1))
         .enumerate()
     {
+        for step in &steps[done..after - 1] {
+            if let Action::Ask {
+                instance: of, what, ..
+            } = &step.action
+                && let Some(name) = names.get(of)
+                && subject.ask_preload(name, what).is_err()
+            {
+                counts
+                    .crashed
+                    .push(format!("{}: a call of `{name}`", place(after - 1)));
+            }
+        }
+        done = after;
         if point > 0 {
             let Action::Ask { what, .. } = &steps[after - 1].action else {
                 unreachable!("only such steps are in the list");

@@ -19,8 +19,18 @@ pub enum No {
     Crashed(String),
 }
 
+/// What is done before the module is instantiated.
+pub enum Before<'m> {
+    /// A module is, that it may import from.
+    Preload { name: &'m str, wasm: &'m [u8] },
+    /// Such a module is asked.
+    Ask { name: &'m str, what: &'m Question },
+}
+
 pub trait Subject {
     fn ask(&mut self, what: &Question) -> Result<(), No>;
+    /// Asks a module that was instantiated before.
+    fn ask_preload(&mut self, name: &str, what: &Question) -> Result<(), No>;
     fn snapshot(&mut self) -> Result<Vec<u8>, No>;
 }
 
@@ -32,12 +42,12 @@ pub enum Maker {
 }
 
 impl Maker {
-    /// A subject that was just instantiated, with modules that it may import from.
+    /// A subject that was just instantiated.
     pub fn make<'m>(
         self,
         judge: &Judge,
         script: &str,
-        preloads: &[(String, &[u8])],
+        before: &[Before<'_>],
         module: &'m [u8],
     ) -> Result<Box<dyn Subject + 'm>, No> {
         match self {
@@ -45,8 +55,20 @@ impl Maker {
                 let mut wizer = Wizer::new();
                 wizer.engine(engine).cache(CacheLocation::Off);
                 wizer.preload_bytes("spectest", spectest(script));
-                for (name, bytes) in preloads {
-                    wizer.preload_bytes(name, *bytes);
+                // The judge does the same with the originals.
+                wizer.allow_preload_changes(true);
+                for step in before {
+                    match step {
+                        Before::Preload { name, wasm } => {
+                            wizer.preload_bytes(*name, *wasm);
+                        }
+                        Before::Ask { name, what } => {
+                            if let Question::Call { name: export, args } = what {
+                                let args = args.iter().map(|arg| value(*arg));
+                                wizer.call_preload(*name, export, args.collect::<Vec<_>>());
+                            }
+                        }
+                    }
                 }
                 let session = wizer.session(module).map_err(no)?;
                 Ok(Box::new(session))
@@ -58,10 +80,19 @@ impl Maker {
                     instrumented.map_err(|error| No::Refused(error.root_cause().to_string()))?;
                 let module = judge.compile(&wasm).map_err(|_| No::Engine)?;
                 let mut world = judge.world(script);
-                for (name, bytes) in preloads {
-                    let preload = judge.compile(bytes).map_err(|_| No::Engine)?;
-                    let preload = world.instantiate(&preload).map_err(|_| No::Engine)?;
-                    world.register(name, preload);
+                let mut preloads = BTreeMap::new();
+                for step in before {
+                    match step {
+                        Before::Preload { name, wasm } => {
+                            let preload = judge.compile(wasm).map_err(|_| No::Engine)?;
+                            let preload = world.instantiate(&preload).map_err(|_| No::Engine)?;
+                            world.register(name, preload);
+                            preloads.insert(name.to_string(), preload);
+                        }
+                        Before::Ask { name, what } => {
+                            let _ = world.ask(preloads[*name], what, &Wanted::Anything);
+                        }
+                    }
                 }
                 let instance = world.instantiate(&module);
                 let instance = instance.map_err(|error| No::Crashed(error.to_string()))?;
@@ -71,6 +102,7 @@ impl Maker {
                     module,
                     world,
                     instance,
+                    preloads,
                 }))
             }
         }
@@ -86,10 +118,17 @@ impl Subject for Session {
                 self.call(name, &args).map(drop)
             }
         };
-        match asked {
-            Err(Error::Unsupported { .. } | Error::Option { .. }) => Err(No::Engine),
-            // What a script wants to trap, traps.
-            _ => Ok(()),
+        is_done(asked)
+    }
+
+    fn ask_preload(&mut self, name: &str, what: &Question) -> Result<(), No> {
+        match what {
+            // Changes nothing.
+            Question::Global { .. } => Ok(()),
+            Question::Call { name: export, args } => {
+                let args: Vec<Value> = args.iter().map(|arg| value(*arg)).collect();
+                is_done(self.call_preload(name, export, &args).map(drop))
+            }
         }
     }
 
@@ -97,6 +136,14 @@ impl Subject for Session {
         Session::snapshot(self)
             .map(|outcome| outcome.wasm)
             .map_err(no)
+    }
+}
+
+fn is_done(asked: Result<(), Error>) -> Result<(), No> {
+    match asked {
+        Err(Error::Unsupported { .. } | Error::Option { .. }) => Err(No::Engine),
+        // What a script wants to trap, traps.
+        _ => Ok(()),
     }
 }
 
@@ -132,11 +179,17 @@ struct Peer<'m> {
     module: Module,
     world: World,
     instance: Instance,
+    preloads: BTreeMap<String, Instance>,
 }
 
 impl Subject for Peer<'_> {
     fn ask(&mut self, what: &Question) -> Result<(), No> {
         let _ = self.world.ask(self.instance, what, &Wanted::Anything);
+        Ok(())
+    }
+
+    fn ask_preload(&mut self, name: &str, what: &Question) -> Result<(), No> {
+        let _ = self.world.ask(self.preloads[name], what, &Wanted::Anything);
         Ok(())
     }
 
