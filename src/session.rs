@@ -13,9 +13,7 @@ use crate::invoke;
 use crate::module::{ExternKind, Module, Validation};
 use crate::options::{Options, Phase};
 use crate::report::Clock;
-use crate::rewrite::rewrite;
 use crate::value::Value;
-use crate::wizer::facts::{Facts, memory_report};
 use crate::wizer::modules::{Sources, to_binary};
 use crate::wizer::plan::Plan;
 use crate::wizer::steps::{self, Run};
@@ -94,14 +92,7 @@ impl Session {
             Ok::<_, Error>((modules.into_code(), ran))
         })?;
         let (run, mut ran) = ran.split();
-        let run = run.map_err(|error| {
-            let (stdout, stderr) = ran.engine.host().captured();
-            Box::new(Failure {
-                error,
-                stdout,
-                stderr,
-            })
-        })?;
+        let run = run.map_err(|error| Failure::of(error, ran.engine.host()))?;
         Ok(Session {
             run,
             ran,
@@ -263,35 +254,12 @@ impl Session {
     /// ```
     pub fn snapshot(&mut self) -> Result<Outcome, Error> {
         let mut clock = Clock::new(self.options.progress.as_ref());
-        clock.begin(Phase::Snapshot);
+        clock.begin(Phase::Parse);
         let module = Module::parse(&self.wasm)?;
         let plan = Plan::of_session(&module, &self.options, &|name| self.called.contains(name))?;
         let modules = self.sources.again(module, &self.code)?;
         let engine = &mut *self.ran.engine;
-        if !self.options.allow_preload_changes {
-            steps::check_preloads(engine, &self.run, &modules)?;
-        }
-        let module = &modules.main().module;
-        let (rewritten, memories) = {
-            let mut live = steps::live_main(engine, &self.run, &modules);
-            let snapshot = steps::capture(&mut live, &self.run, &modules, plan.max_segments)?;
-            clock.begin(Phase::Rewrite);
-            let rewritten = rewrite(module, &snapshot, &plan.exports)?;
-            (rewritten, memory_report(module, &snapshot))
-        };
-        let (stdout, stderr) = engine.host().captured();
-        let facts = Facts {
-            input: module,
-            output: &rewritten,
-            memories,
-            warnings: &plan.warnings,
-        };
-        let report = facts.report(engine, self.ran.reason.clone(), clock.finish());
-        Ok(Outcome {
-            wasm: rewritten.bytes,
-            report,
-            stdout,
-            stderr,
-        })
+        let written = steps::write(engine, &self.run, &modules, &plan, &mut clock)?;
+        Ok(written.outcome(engine, self.ran.reason.clone(), clock))
     }
 }

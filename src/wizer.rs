@@ -1,7 +1,7 @@
 //! The whole story: bytes in, initialized bytes out.
 
 mod builder;
-pub(crate) mod facts;
+mod facts;
 pub(crate) mod modules;
 pub(crate) mod plan;
 mod provided;
@@ -12,10 +12,10 @@ use std::rc::Rc;
 use crate::engine::tier::Job;
 use crate::engine::{Engine, StoreData};
 use crate::error::Error;
+use crate::host::HostState;
 use crate::module::{Module, Validation};
 use crate::options::{Options, Phase, PreloadCall};
 use crate::report::{Clock, Report};
-use crate::rewrite::rewrite;
 use crate::session::Session;
 use modules::{Modules, Sources, to_binary};
 use plan::Plan;
@@ -158,6 +158,18 @@ pub struct Failure {
     pub stderr: Option<Vec<u8>>,
 }
 
+impl Failure {
+    /// With what the guest has written.
+    pub fn of(error: Error, host: &mut HostState) -> Box<Failure> {
+        let (stdout, stderr) = host.captured();
+        Box::new(Failure {
+            error,
+            stdout,
+            stderr,
+        })
+    }
+}
+
 impl From<Error> for Box<Failure> {
     fn from(error: Error) -> Self {
         Box::new(Failure {
@@ -203,47 +215,18 @@ fn pipeline(
         };
         modules.have_run();
         let engine = &mut *ran.engine;
-        let written = ran.result.and_then(|run| {
-            clock.begin(Phase::Snapshot);
-            if !options.allow_preload_changes {
-                steps::check_preloads(engine, &run, &modules)?;
-            }
-            let mut live = steps::live_main(engine, &run, &modules);
-            let snapshot = steps::capture(&mut live, &run, &modules, plan.max_segments)?;
-
-            clock.begin(Phase::Rewrite);
-            let module = &modules.main().module;
-            let rewritten = rewrite(module, &snapshot, &plan.exports)?;
-            Ok((rewritten, facts::memory_report(module, &snapshot)))
-        });
+        let written = ran
+            .result
+            .and_then(|run| steps::write(engine, &run, &modules, &plan, &mut clock));
 
         clock.begin(Phase::Validate);
         validation.wait()?;
         let released = engine.host().release();
-        let (stdout, stderr) = engine.host().captured();
-        let failed = |error| {
-            Box::new(Failure {
-                error,
-                stdout: stdout.clone(),
-                stderr: stderr.clone(),
-            })
-        };
-        let (rewritten, memories) = written.map_err(failed)?;
-        released.map_err(failed)?;
-
-        let facts = facts::Facts {
-            input: &modules.main().module,
-            output: &rewritten,
-            memories,
-            warnings: &plan.warnings,
-        };
-        let report = facts.report(engine, ran.reason, clock.finish());
-        Ok(Outcome {
-            wasm: rewritten.bytes,
-            report,
-            stdout,
-            stderr,
-        })
+        let written = written.and_then(|written| released.map(|()| written));
+        match written {
+            Ok(written) => Ok(written.outcome(engine, ran.reason, clock)),
+            Err(error) => Err(Failure::of(error, engine.host())),
+        }
     })
 }
 

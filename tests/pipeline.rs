@@ -1117,6 +1117,37 @@ fn a_module_of_few_features_can_be_initialized_with_only_those() {
     judge.assert_equivalent("few features", &wat(text), &output, &Setup::default());
 }
 
+/// Only an expression can write null over what the host's table has.
+#[test]
+fn a_proposal_that_only_the_state_demands_is_told() {
+    let env = r#"(module
+        (table (export "table") 2 funcref)
+        (elem (i32.const 0) func $f)
+        (func $f (export "f"))
+        (func (export "clear") (param i32) (table.set (local.get 0) (ref.null func))))"#;
+    let main = |slot: u32, more: &str| {
+        format!(
+            r#"(module
+            (import "env" "table" (table 2 funcref))
+            (import "env" "clear" (func $clear (param i32)))
+            (func (export "wizer.initialize") (call $clear (i32.const {slot}))) {more})"#
+        )
+    };
+    let warnings = |text: &str| {
+        let mut wizer = Wizer::new();
+        let outcome = wizer.preload_bytes("env", env).snapshot(text.as_bytes());
+        outcome.unwrap().report.warnings
+    };
+    let told = warnings(&main(0, ""));
+    assert_eq!(told.len(), 1);
+    assert!(
+        told[0].starts_with("the output needs reference types"),
+        "{told:?}"
+    );
+    assert!(warnings(&main(1, "")).is_empty());
+    assert!(warnings(&main(0, "(global externref (ref.null extern))")).is_empty());
+}
+
 /// Engines accept 100 tables and 100 memories.
 #[test]
 fn a_module_at_the_limits_of_engines_can_be_initialized() {

@@ -782,7 +782,10 @@ fn from_val(mut store: impl AsContextMut, value: &Val) -> Value {
 }
 
 /// A reference of the host; of another host, or an object that went out, where it has no number.
-fn from_extern(store: impl AsContext, reference: wasmtime::Rooted<wasmtime::ExternRef>) -> Reference {
+fn from_extern(
+    store: impl AsContext,
+    reference: wasmtime::Rooted<wasmtime::ExternRef>,
+) -> Reference {
     let data = reference.data(&store).ok().flatten();
     let number = data.and_then(|data| data.downcast_ref::<u32>().copied());
     number.map_or(Reference::Object, Reference::Extern)

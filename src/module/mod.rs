@@ -13,9 +13,7 @@ use std::ops::Range;
 use wasmparser::{ConstExpr, FuncType, GlobalType, MemoryType, RefType, TableType, TypeRef};
 
 pub use types::{needs_collector, signature, val_type_name};
-#[cfg(feature = "bench")]
-pub use validate::validate;
-pub use validate::{Features, Validation};
+pub use validate::{Features, Validation, validate};
 
 /// Section ids, as the binary format numbers them.
 pub mod section {

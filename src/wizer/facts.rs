@@ -1,44 +1,57 @@
 //! What a report tells about a run, gathered from host, module and snapshot.
 
+use super::Outcome;
 use crate::engine::Engine;
 use crate::error::counted;
 use crate::host::HostState;
-use crate::module::Module;
-use crate::report::{BakedReport, EngineReport, HostCallReport, MemoryReport, PhaseReport, Report};
+use crate::module::{Features, Module, validate};
+use crate::report::{BakedReport, Clock, EngineReport, HostCallReport, MemoryReport, Report};
 use crate::rewrite::Rewritten;
+use crate::snapshot::references::{Item, TableSnapshot};
 use crate::snapshot::{MemorySnapshot, Snapshot};
 
-/// What is known when the output is written.
-pub struct Facts<'f> {
-    pub input: &'f Module<'f>,
-    pub output: &'f Rewritten,
-    pub memories: Vec<MemoryReport>,
-    /// What the options gave reason to warn of.
-    pub warnings: &'f [String],
+/// The output, and what is to be told of it.
+pub struct Written<'w> {
+    input: &'w Module<'w>,
+    output: Rewritten,
+    memories: Vec<MemoryReport>,
+    warnings: Vec<String>,
 }
 
-impl Facts<'_> {
-    /// The report on a run of this engine.
-    pub fn report(
-        self,
-        engine: &mut dyn Engine,
-        reason: String,
-        phases: Vec<PhaseReport>,
-    ) -> Report {
-        let (host_calls, mut warnings) = host_report(engine.host());
-        if self.output.moved_bodies != 0 {
+impl<'w> Written<'w> {
+    /// `warnings` are what the options gave reason to warn of.
+    pub fn new(
+        input: &'w Module<'w>,
+        output: Rewritten,
+        snapshot: &Snapshot<'_>,
+        warnings: &[String],
+    ) -> Written<'w> {
+        let mut warnings = warnings.to_vec();
+        warnings.extend(demanded(input, snapshot));
+        if output.moved_bodies != 0 {
             warnings.push(
                 "a start function was added, and function bodies moved by a byte within the code \
                  section: debug information is off by as much"
                     .into(),
             );
         }
-        Report {
+        Written {
+            input,
+            output,
+            memories: memory_report(input, snapshot),
+            warnings,
+        }
+    }
+
+    /// The output of a run of this engine, with the report.
+    pub fn outcome(self, engine: &mut dyn Engine, reason: String, clock: Clock<'_>) -> Outcome {
+        let (host_calls, warnings) = host_report(engine.host());
+        let report = Report {
             engine: EngineReport {
                 name: engine.name().into(),
                 reason,
             },
-            phases,
+            phases: clock.finish(),
             input_bytes: self.input.bytes.len() as u64,
             output_bytes: self.output.bytes.len() as u64,
             code_shift: self.output.code_shift,
@@ -46,10 +59,37 @@ impl Facts<'_> {
             baked: BakedReport::count(&host_calls),
             host_calls,
             assumed_globals: assumed_globals(self.input),
-            dropped_sections: self.output.dropped_sections.clone(),
-            warnings: self.warnings.iter().cloned().chain(warnings).collect(),
+            dropped_sections: self.output.dropped_sections,
+            warnings: self.warnings.into_iter().chain(warnings).collect(),
+        };
+        let (stdout, stderr) = engine.host().captured();
+        Outcome {
+            wasm: self.output.bytes,
+            report,
+            stdout,
+            stderr,
         }
     }
+}
+
+/// A proposal that the state demands, where the input does without. There is one: only an
+/// expression can put null where the host's table has a function.
+fn demanded(input: &Module<'_>, snapshot: &Snapshot<'_>) -> Option<String> {
+    let has_null = |table: &&TableSnapshot| {
+        let mut items = table.runs.iter().flat_map(|run| &run.items);
+        items.any(|item| *item == Item::Null)
+    };
+    let table = snapshot.tables.iter().find(has_null)?;
+    let without = Features {
+        reference_types: false,
+        ..Features::default()
+    };
+    validate(input.bytes, &without).ok()?;
+    Some(format!(
+        "the output needs reference types, which the input does not: table {} has null where its \
+         host has a function",
+        table.index
+    ))
 }
 
 /// What the host was asked, and what of it a user should know.
@@ -76,7 +116,7 @@ fn host_report(host: &HostState) -> (Vec<HostCallReport>, Vec<String>) {
 }
 
 /// What became of the memories.
-pub fn memory_report(module: &Module<'_>, snapshot: &Snapshot<'_>) -> Vec<MemoryReport> {
+fn memory_report(module: &Module<'_>, snapshot: &Snapshot<'_>) -> Vec<MemoryReport> {
     let report = |memory: &MemorySnapshot<'_>| MemoryReport {
         index: memory.index,
         pages_before: module.memories.get(memory.index).map_or(0, |ty| ty.initial),

@@ -1,7 +1,7 @@
 //! The modules of a run, and how they hang together.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use wasmparser::{FuncType, TypeRef};
 
@@ -26,6 +26,7 @@ pub struct Sources {
 impl Sources {
     /// Reads the preloaded modules, and makes the module's observer.
     pub fn read(module: &Module<'_>, options: &Options) -> Result<Sources, Error> {
+        distinct_preloads(options)?;
         let read = |preload: &Preload| Ok((preload.name.clone(), read_preload(preload)?));
         let preloads = options.preloads.iter().map(read);
         let preloads = preloads.collect::<Result<Vec<_>, Error>>()?;
@@ -103,6 +104,18 @@ fn parse(modules: &[(String, Vec<u8>)]) -> Result<Vec<Module<'_>>, Error> {
     let modules = modules.iter();
     let parsed = modules.map(|(name, bytes)| Module::parse(bytes).map_err(|e| e.in_preload(name)));
     parsed.collect()
+}
+
+/// Which of two modules of one name is imported from would be anybody's guess.
+fn distinct_preloads(options: &Options) -> Result<(), Error> {
+    let mut names = BTreeSet::new();
+    match options.preloads.iter().find(|p| !names.insert(&p.name)) {
+        Some(twice) => Err(Error::option(format!(
+            "two modules are to be preloaded under the name `{}`",
+            twice.name
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn read_preload(preload: &Preload) -> Result<Vec<u8>, Error> {

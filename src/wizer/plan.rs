@@ -22,6 +22,8 @@ pub struct Plan {
     pub exports: Exports,
     /// The most data segments that the output may have.
     pub max_segments: usize,
+    /// Whether a preloaded module's own state may be another.
+    pub allow_preload_changes: bool,
     pub warnings: Vec<String>,
 }
 
@@ -55,6 +57,7 @@ impl Plan {
                 rename,
             },
             max_segments: limit(options),
+            allow_preload_changes: options.allow_preload_changes,
             warnings,
         })
     }
@@ -73,7 +76,6 @@ impl Plan {
         };
         let mut warnings = Vec::new();
         let rename = renames(module, options, &mut warnings)?;
-        distinct_preloads(options)?;
         let reactor = module
             .export(REACTOR_INIT)
             .is_some_and(|export| module.is_initializer(export));
@@ -103,6 +105,7 @@ impl Plan {
             invoke,
             exports: Exports { remove, rename },
             max_segments: limit(options),
+            allow_preload_changes: options.allow_preload_changes,
             warnings,
         })
     }
@@ -128,18 +131,6 @@ fn invocations(module: &Module<'_>, options: &Options) -> Result<Vec<(String, Ve
         Ok((name.clone(), invocation.values(ty)?))
     };
     options.invoke.iter().map(one).collect()
-}
-
-/// Which of two modules of one name is imported from would be anybody's guess.
-fn distinct_preloads(options: &Options) -> Result<(), Error> {
-    let mut names = BTreeSet::new();
-    match options.preloads.iter().find(|p| !names.insert(&p.name)) {
-        Some(twice) => Err(Error::option(format!(
-            "two modules are to be preloaded under the name `{}`",
-            twice.name
-        ))),
-        None => Ok(()),
-    }
 }
 
 fn find_init_func(module: &Module<'_>, options: &Options) -> Result<String, Error> {

@@ -1,10 +1,14 @@
 //! The steps of a run on an engine: instantiate everything, and later read the state.
 
 use super::REACTOR_INIT;
+use super::facts::Written;
 use super::modules::{Modules, Source, shares};
+use super::plan::Plan;
 use crate::engine::{Engine, InstanceId, Live, Prepared};
 use crate::error::Error;
-use crate::options::PreloadCall;
+use crate::options::{Phase, PreloadCall};
+use crate::report::Clock;
+use crate::rewrite::rewrite;
 use crate::snapshot::references::Functions;
 use crate::snapshot::{Baseline, Found, Origin, Snapshot, State};
 
@@ -119,22 +123,27 @@ fn live<'e>(
     }
 }
 
-/// A run's engine with its module, to take a snapshot of.
-pub fn live_main<'e>(engine: &'e mut dyn Engine, run: &Run, modules: &'e Modules<'_>) -> Live<'e> {
-    live(engine, run.main, modules.main())
-}
-
-/// Takes a snapshot of the module.
-pub fn capture<'s>(
-    live: &'s mut Live<'_>,
+/// Reads the module's state, and writes the module with it.
+pub fn write<'m>(
+    engine: &mut dyn Engine,
     run: &Run,
-    modules: &Modules<'_>,
-    max_segments: usize,
-) -> Result<Snapshot<'s>, Error> {
-    let main = modules.main();
+    modules: &'m Modules<'_>,
+    plan: &Plan,
+    clock: &mut Clock<'_>,
+) -> Result<Written<'m>, Error> {
+    clock.begin(Phase::Snapshot);
+    if !plan.allow_preload_changes {
+        check_preloads(engine, run, modules)?;
+    }
+    let Prepared { module, code } = modules.main();
+    let mut live = live(engine, run.main, modules.main());
     let identify = |live: &mut Live<'_>| functions(live.engine, run, modules);
-    let (module, code, origin) = (&main.module, &main.code, &run.origin);
-    Snapshot::capture(live, module, code, origin, max_segments, identify)
+    let (origin, max_segments) = (&run.origin, plan.max_segments);
+    let snapshot = Snapshot::capture(&mut live, module, code, origin, max_segments, identify)?;
+
+    clock.begin(Phase::Rewrite);
+    let rewritten = rewrite(module, &snapshot, &plan.exports)?;
+    Ok(Written::new(module, rewritten, &snapshot, &plan.warnings))
 }
 
 /// The functions that references can be of. A function that the module imports has other
@@ -167,11 +176,7 @@ fn functions(
 
 /// The output does not carry preloaded modules, so their own state must be what it was. What they
 /// share with the module is written with that.
-pub fn check_preloads(
-    engine: &mut dyn Engine,
-    run: &Run,
-    modules: &Modules<'_>,
-) -> Result<(), Error> {
+fn check_preloads(engine: &mut dyn Engine, run: &Run, modules: &Modules<'_>) -> Result<(), Error> {
     let main = &modules.main().module;
     for ((instance, baseline), (position, name, prepared)) in
         run.preloads.iter().zip(modules.preloads())
