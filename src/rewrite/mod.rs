@@ -95,6 +95,7 @@ pub fn rewrite(
     let dropped_sections = names::customs(module, &elements, &data, &mut splice);
 
     let spliced = splice.finish();
+    within_limit(spliced.bytes.len())?;
     let (mut code_shift, mut moved_bodies) = (0, 0);
     if let (Some(new), Some(old)) = (spliced.code, module.section(section::CODE)) {
         let count_len = |contents| leading_count_len(contents) as i64;
@@ -291,10 +292,13 @@ fn exports<'a>(module: &'a Module<'a>, policy: &Exports, splice: &mut Splice<'a>
 fn check_size(module: &Module<'_>, data: usize) -> Result<(), Error> {
     let old = module.section(section::DATA);
     let old = old.map_or(0, |section| section.contents.len());
-    let bytes = (module.bytes.len() - old + data) as u64;
-    match bytes > MAX_OUTPUT_BYTES {
+    within_limit(module.bytes.len() - old + data)
+}
+
+fn within_limit(bytes: usize) -> Result<(), Error> {
+    match bytes as u64 > MAX_OUTPUT_BYTES {
         true => Err(Error::OutputTooLarge {
-            bytes,
+            bytes: bytes as u64,
             limit: MAX_OUTPUT_BYTES,
         }),
         false => Ok(()),
