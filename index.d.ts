@@ -162,8 +162,8 @@ export interface WizerOptions {
    *
    * The functions are called on this thread, also while the module runs on another; values are converted as the
    * WebAssembly JavaScript API does (`i64` is a BigInt; a reference to a function or an object is an opaque handle, which
-   * can be given back). They are synchronous: a returned promise is an error. What one throws passes through the module's
-   * code, and if nobody in between catches it, the run ends with a {@link WizerError} whose `cause` is that very value.
+   * can be given back). They are synchronous: a returned promise is an error. What one throws ends the run, and no
+   * `catch` of the module sees it: it is the `cause` of the {@link WizerError}.
    *
    * Memories, tables and globals are given as `WebAssembly.Memory`, `Table` and `Global`, as what these are made of
    * (`{ initial: 1 }`), or as the value of a global. They are copied: the run does not change them. The output still imports

@@ -905,6 +905,18 @@ describe('memories, tables and globals', () => {
     await ends('(func)', { initial: 1 }, 'ERR_WIZER_IMPORT_TYPE')
     const changed = '(global.set 0 (i32.const 1))'
     assert.match(await ends('(global (mut i32))', new WebAssembly.Global({ value: 'i32', mutable: true }, 0), 'ERR_WIZER_UNREPRESENTABLE_STATE', changed), /the import `env::it`/)
+    // As V8 has it.
+    const global = (value, mutable, number) => new WebAssembly.Global({ value, mutable }, number)
+    for (const [type, given, what] of [
+      ['(global i32)', global('f64', false, 5), /of type f64, not i32/],
+      ['(global f32)', global('f64', false, 5), /of type f64, not f32/],
+      ['(global i32)', global('i32', true, 5), /wants an immutable global/],
+      ['(global (mut i32))', global('i32', false, 5), /wants a mutable global/],
+      ['(global (mut i64))', 5n, /wants a mutable global/],
+      ['(global externref)', global('anyfunc', false, null), /of type funcref, not externref/],
+    ]) {
+      assert.match(await ends(type, given, 'ERR_WIZER_IMPORT_TYPE'), what)
+    }
     const full = new WebAssembly.Table({ element: 'anyfunc', initial: 1 })
     full.set(0, new WebAssembly.Instance(new WebAssembly.Module(await wizer('(module (func (export "f")) (func (export "wizer.initialize")))'))).exports.f)
     await ends('(table 1 funcref)', full, 'ERR_WIZER_OPTION')

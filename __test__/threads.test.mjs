@@ -94,8 +94,8 @@ describe('an imported shared memory', () => {
   })
 
   it('is refused where instances could not agree, or have changes for themselves', async () => {
-    const refused = async (text, what) => {
-      const error = await wizer(text, { imports: { env: { memory: memory() } } }).then(() => assert.fail('it was not'), (error) => error)
+    const refused = async (text, what, given = memory()) => {
+      const error = await wizer(text, { imports: { env: { memory: given } } }).then(() => assert.fail('it was not'), (error) => error)
       assert.ok(error instanceof WizerError, String(error))
       assert.equal(error.code, 'ERR_WIZER_UNREPRESENTABLE_STATE')
       assert.match(error.message, /memory 0 \(the import `env::memory`\) is shared between instances/)
@@ -106,6 +106,11 @@ describe('an imported shared memory', () => {
     await refused(guest({ start: START.replace('(data.drop $initial))', '(data.drop $initial) (global.set $kept (i64.const 1)))') }), /no start function/)
     await refused(guest({ start: START.replace('(br_table 0 1 2', '(br_table 0 2 1') }), /no start function/)
     const table = '(table $t 1 funcref) (func $f) (elem declare func $f)'
+    const spare = '(data $spare "spare") (func (export "use") (memory.init $spare (i32.const 0) (i32.const 0) (i32.const 5)))'
+    await refused(guest({ more: spare, init: '(data.drop $spare)' }), /a passive data segment was dropped/)
+    const contents = new Uint8Array(65536)
+    contents[64] = 2
+    await refused(guest(), /its flag said before/, { initial: 1, maximum: 4, contents })
     await refused(guest({ more: table, init: '(table.set $t (i32.const 0) (ref.func $f))' }), /tables or references/)
   })
 })

@@ -122,12 +122,12 @@ const isBuffer = (value) => value instanceof ArrayBuffer || value instanceof Sha
 
 /** A memory, table or global as the addon takes it; nothing for what is none, and a text for what cannot be provided. */
 function toItem(value) {
-  if (typeof value === 'number' || typeof value === 'bigint') return { kind: 'global', value: [value] }
+  if (typeof value === 'number' || typeof value === 'bigint') return { kind: 'global', value: [value], mutable: false }
   if (value === null || typeof value !== 'object') return undefined
   if (isBuffer(value.buffer) && !ArrayBuffer.isView(value)) return { kind: 'memory', contents: new Uint8Array(value.buffer) }
   if (typeof value.get === 'function' && isSize(value.length)) {
     for (let slot = 0; slot < value.length; slot++) {
-      if (value.get(slot) !== null) return 'holds a table with a function or object of another instance'
+      if (value.get(slot) !== null) return 'holds a table with something else than null in it'
     }
     return { kind: 'table', size: value.length }
   }
@@ -141,8 +141,27 @@ function toItem(value) {
   }
   if ('value' in value) {
     const inner = value.value
-    if (inner === null || typeof inner === 'number' || typeof inner === 'bigint') return { kind: 'global', value: [inner] }
+    if (inner === null || typeof inner === 'number' || typeof inner === 'bigint') return { kind: 'global', value: [inner], ...typeOfGlobal(value) }
     return 'holds a global whose value cannot be passed on'
+  }
+  return undefined
+}
+
+/** The binary format's codes of the types of globals. */
+const GLOBAL_TYPES = { i32: 0x7f, i64: 0x7e, f32: 0x7d, f64: 0x7c, funcref: 0x70, externref: 0x6f }
+
+/** What a `WebAssembly.Global` was made as. It does not say, but an instance that imports it can only be made of a module that wants just that. */
+function typeOfGlobal(global) {
+  if (!(global instanceof WebAssembly.Global)) return undefined
+  for (const [ty, code] of Object.entries(GLOBAL_TYPES)) {
+    for (const mutable of [false, true]) {
+      // (module (import "" "" (global …)))
+      const wanting = Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 2, 6, 1, 0, 0, 3, code, Number(mutable))
+      try {
+        new WebAssembly.Instance(new WebAssembly.Module(wanting), { '': { '': global } })
+        return { ty, mutable }
+      } catch {}
+    }
   }
   return undefined
 }

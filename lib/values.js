@@ -21,6 +21,8 @@ class Handle {
 class Values {
   /** Host references that the module may hold, by their number. */
   #externs = []
+  /** The numbers of those that are objects: the same one has the same number. */
+  #numbers = new Map()
   /** What was handed out, by its number: the same thing always has the same handle. */
   #handles = new Map()
 
@@ -42,7 +44,7 @@ class Values {
       const isNullable = !type.startsWith('(ref ') || type.startsWith('(ref null ')
       if (value === null && isNullable) return null
       if (isI31(type) && Number.isInteger(value) && value >= -(2 ** 30) && value < 2 ** 30) return value
-      if (value !== null && takesAll(type)) return `e${this.#externs.push(value) - 1}`
+      if (value !== null && takesAll(type)) return `e${this.#externNumber(value)}`
     }
     throw new TypeError(`a value of the WebAssembly type ${type} cannot come from JavaScript here`)
   }
@@ -55,6 +57,13 @@ class Values {
     }
     if (value === undefined) throw new TypeError(`a value of the WebAssembly type ${type} cannot be seen by JavaScript here`)
     return value
+  }
+
+  #externNumber(value) {
+    const isObject = typeof value === 'object' || typeof value === 'function'
+    if (!isObject) return this.#externs.push(value) - 1
+    if (!this.#numbers.has(value)) this.#numbers.set(value, this.#externs.push(value) - 1)
+    return this.#numbers.get(value)
   }
 
   /** The number of a handle of this run. */

@@ -103,7 +103,7 @@ pub fn check(name: &str, ty: &FuncType, values: &[Value]) -> Result<(), Error> {
     }
     let misfits = |(value, ty): &(&Value, &ValType)| !value.fits(**ty);
     match values.iter().zip(ty.params()).find(misfits) {
-        Some((value, _)) => Err(misfit(name, ty, format!("with {value:?}"))),
+        Some((value, _)) => Err(misfit(name, ty, format!("with {value}"))),
         None => Ok(()),
     }
 }

@@ -70,8 +70,17 @@ pub struct ProvidedItem {
 pub enum Item {
     Memory(ProvidedMemory),
     Table(ProvidedTable),
+    Global(ProvidedGlobal),
+}
+
+/// A global.
+#[derive(Clone, Debug)]
+pub struct ProvidedGlobal {
     /// A number of JavaScript is an `f64`, whatever the global's type is.
-    Global(Value),
+    pub value: Value,
+    /// The name of its type, and whether it is mutable, where it was made as something.
+    pub ty: Option<String>,
+    pub mutable: Option<bool>,
 }
 
 /// A memory.

@@ -253,6 +253,10 @@ impl Session {
     /// # Ok::<(), wizer::Error>(())
     /// ```
     pub fn snapshot(&mut self) -> Result<Outcome, Error> {
+        // A call that was ended from outside left half of what it was to do.
+        if let Some(interrupt) = &self.ran.engine.host().interrupt {
+            interrupt.check()?;
+        }
         let mut clock = Clock::new(self.options.progress.as_ref());
         clock.begin(Phase::Parse);
         let module = Module::parse(&self.wasm)?;

@@ -59,6 +59,27 @@ impl Value {
     }
 }
 
+/// For messages: a reference is called by its kind.
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Value::I32(value) => write!(f, "the i32 {value}"),
+            Value::I64(value) => write!(f, "the i64 {value}"),
+            Value::F32(bits) => write!(f, "the f32 {}", f32::from_bits(*bits)),
+            Value::F64(bits) => write!(f, "the f64 {}", f64::from_bits(*bits)),
+            Value::V128(bits) => write!(f, "the v128 {bits:#034x}"),
+            Value::Ref(reference) => f.write_str(match reference {
+                Reference::Null => "null",
+                Reference::Func(_) => "a function",
+                Reference::I31(_) => "an i31",
+                Reference::Extern(_) => "a reference of the host",
+                Reference::Handle(_) | Reference::Object => "an object",
+                Reference::Exception => "an exception",
+            }),
+        }
+    }
+}
+
 impl From<i32> for Value {
     fn from(value: i32) -> Self {
         Value::I32(value)

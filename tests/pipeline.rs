@@ -754,6 +754,183 @@ fn more_runs_of_slots_than_engines_accept_segments() {
     initialize_and_judge("many slots", &wasm, &Setup::default());
 }
 
+/// Where slots may be written, runs are joined; where only the host knows what is between them,
+/// there is no room.
+#[test]
+fn runs_of_several_tables_are_counted_together() {
+    let tables = 12;
+    let table = |i| format!("(table $t{i} (export \"t{i}\") 21000 funcref)");
+    let sets = |i| format!("(table.set $t{i} (local.get $i) (ref.func $a))");
+    let wasm = wat(&format!(
+        r#"(module {} (func $a (export "a"))
+        (func (export "wizer.initialize") (local $i i32)
+          (loop $next {}
+            (local.set $i (i32.add (local.get $i) (i32.const 2)))
+            (br_if $next (i32.lt_u (local.get $i) (i32.const 20990))))))"#,
+        (0..tables).map(table).collect::<String>(),
+        (0..tables).map(sets).collect::<String>(),
+    ));
+    let output = Wizer::new().run(&wasm).unwrap();
+    structure::validate(&output).unwrap();
+
+    let env = r#"(module (table (export "t") 210000 funcref))"#;
+    let text = r#"(module (import "env" "t" (table 210000 funcref)) (func $a (export "a"))
+        (func (export "wizer.initialize") (local $i i32)
+          (loop $next
+            (table.set (local.get $i) (ref.func $a))
+            (local.set $i (i32.add (local.get $i) (i32.const 2)))
+            (br_if $next (i32.lt_u (local.get $i) (i32.const 209990))))))"#;
+    let mut wizer = Wizer::new();
+    wizer.preload_bytes("env", env);
+    let error = wizer.run(text.as_bytes()).unwrap_err();
+    assert_eq!(error.code(), "ERR_WIZER_UNREPRESENTABLE_STATE");
+    assert!(error.to_string().contains("the import `env::t`"), "{error}");
+}
+
+/// An instruction that names the place of a segment was valid for its type.
+#[test]
+fn places_of_element_segments_keep_their_types() {
+    for (other, segment) in [
+        ("externref", "externref (ref.null extern)"),
+        ("i64 10 externref", "externref (ref.null extern)"),
+        ("(ref null $sig)", "(ref null $sig) (ref.func $a)"),
+        ("(ref null $sig)", "(ref $sig) (ref.func $a)"),
+    ] {
+        let (address, size) = match other.starts_with("i64") {
+            true => ("i64", ""),
+            false => ("i32", "10"),
+        };
+        let wasm = wat(&format!(
+            r#"(module
+            (type $sig (func))
+            (table $f (export "f") 10 funcref)
+            (table $e (export "e") {size} {other})
+            (elem $s0 (table $f) (i32.const 0) func $a)
+            (elem $s1 (table $e) ({address}.const 0) {segment})
+            (func $a (type $sig))
+            (func (export "late")
+              (table.init $e $s1 ({address}.const 0) (i32.const 0) (i32.const 0)))
+            (func (export "later")
+              (table.init $f $s0 (i32.const 0) (i32.const 0) (i32.const 0)))
+            (func (export "wizer.initialize")
+              (table.set $f (i32.const 5) (ref.func $a))
+              (table.set $f (i32.const 7) (ref.func $a))
+              (drop (table.grow $e (table.get $e ({address}.const 0)) ({address}.const 1)))))"#
+        ));
+        initialize_and_judge(other, &wasm, &Setup::default());
+    }
+}
+
+/// A thread that found the flag set would go on while the first one is still at work.
+#[test]
+fn the_flag_of_a_shared_memory_is_written_last() {
+    use wasmparser::{Operator as O, Parser, Payload};
+    let text = r#"(module
+        (import "env" "memory" (memory 1 1 shared))
+        (data $initial "abc")
+        (func $start
+          (block (block (block
+            (br_table 0 1 2
+              (i32.atomic.rmw.cmpxchg (i32.const 64) (i32.const 0) (i32.const 1))))
+            (memory.init $initial (i32.const 0) (i32.const 0) (i32.const 3))
+            (i32.atomic.store (i32.const 64) (i32.const 2))
+            (drop (memory.atomic.notify (i32.const 64) (i32.const -1)))
+            (br 1))
+            (drop (memory.atomic.wait32 (i32.const 64) (i32.const 1) (i64.const -1))))
+          (data.drop $initial))
+        (func (export "wizer.initialize")
+          (i32.store8 (i32.const 62) (i32.const 1))
+          (i32.store8 (i32.const 70) (i32.const 1))
+          (i32.store8 (i32.const 4000) (i32.const 1)))
+        (start $start))"#;
+    let mut lengths = Vec::new();
+    for max in 3..8 {
+        let mut wizer = Wizer::new();
+        wizer
+            .import_memory("env", "memory", [], Some(1))
+            .max_segments(max);
+        let output = wizer.run(text.as_bytes()).unwrap();
+        let mut written = Vec::new();
+        let mut last = None;
+        for payload in Parser::new(0).parse_all(&output) {
+            if let Payload::CodeSectionEntry(body) = payload.unwrap() {
+                last = Some(body);
+            }
+        }
+        let operators = last.unwrap().get_operators_reader().unwrap().into_iter();
+        let operators: Vec<_> = operators.map(Result::unwrap).collect();
+        for window in operators.windows(4) {
+            if let [
+                O::I32Const { value: at },
+                _,
+                O::I32Const { value: len },
+                O::MemoryInit { .. },
+            ] = window
+            {
+                assert!(at + len <= 64 || *at >= 68, "{at} {len}");
+                written.push((*at, *len));
+            }
+        }
+        assert!(written.len() + 1 <= max, "{written:?}");
+        lengths.push(written.len());
+    }
+    assert_eq!(lengths, [2, 3, 4, 4, 4]);
+}
+
+/// One exception cannot be told from another, nor what is in it from what was.
+#[test]
+fn exceptions_of_preloaded_modules_are_named() {
+    let env = |start: &str| {
+        format!(
+            r#"(module
+        (tag $t (export "tag") (param i32))
+        (table (export "table") 2 exnref)
+        (global (export "global") (mut exnref) (ref.null exn))
+        (global $own (mut exnref) (ref.null exn))
+        (func $make (export "make") (param i32) (result exnref)
+          (block $caught (result exnref)
+            (try_table (catch_all_ref $caught) (throw $t (local.get 0)))
+            (unreachable)))
+        (func (export "set own") (global.set $own (call $make (i32.const 4))))
+        (func $start {start})
+        (start $start))"#
+        )
+    };
+    for (start, import, change, item) in [
+        (
+            "(table.set 0 (i32.const 0) (call $make (i32.const 1)))",
+            r#"(import "env" "table" (table $x 2 exnref))"#,
+            "(table.set $x (i32.const 0) (call $make (i32.const 42)))",
+            "slot 0 of table 0",
+        ),
+        (
+            "(global.set 0 (call $make (i32.const 2)))",
+            r#"(import "env" "global" (global $x (mut exnref)))"#,
+            "(global.set $x (call $make (i32.const 42)))",
+            "global 0 (the export `global`) of type exnref of the preloaded module",
+        ),
+        (
+            "(global.set $own (call $make (i32.const 3)))",
+            r#"(import "env" "set own" (func $set))"#,
+            "(call $set)",
+            "global 1 of type exnref of the preloaded module",
+        ),
+    ] {
+        let text = format!(
+            r#"(module {import} (import "env" "make" (func $make (param i32) (result exnref)))
+            (func (export "wizer.initialize") {change}))"#
+        );
+        let mut wizer = Wizer::new();
+        wizer.preload_bytes("env", env(start));
+        let error = wizer.run(text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(item), "{error}");
+        assert!(
+            error.contains("holds an exception that was caught"),
+            "{error}"
+        );
+    }
+}
+
 #[test]
 fn exceptions_that_are_kept_are_named() {
     for (place, keep, item) in [

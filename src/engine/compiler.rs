@@ -353,6 +353,8 @@ fn config(strategy: Strategy, settings: Settings) -> Config {
         relaxed_simd_deterministic,
     } = settings.features;
     let mut config = Config::new();
+    // Its objects stay where they are, which their handles are told by.
+    config.collector(wasmtime::Collector::DeferredReferenceCounting);
     config
         .strategy(match strategy {
             Strategy::Baseline => wasmtime::Strategy::Winch,
@@ -809,7 +811,19 @@ fn to_val(
         _ => None,
     };
     val.filter(|val| val.matches_ty(&store, ty).unwrap_or(false))
-        .ok_or_else(|| format!("{value:?} was given where a value of type {ty} is wanted"))
+        .ok_or_else(|| format!("{value} was given where {} is wanted", wanted(ty)))
+}
+
+/// A type, for messages.
+fn wanted(ty: &wasmtime::ValType) -> String {
+    use wasmtime::HeapType as H;
+    match ty.as_ref().map(|ty| ty.heap_type()) {
+        // wasmtime would tell the number under which it knows the type.
+        Some(H::ConcreteFunc(_)) => "a function of another type".into(),
+        Some(H::ConcreteStruct(_)) => "a struct of another type".into(),
+        Some(H::ConcreteArray(_)) => "an array of another type".into(),
+        _ => format!("a value of type {ty}"),
+    }
 }
 
 /// A reference, as one of the hierarchy of this type.

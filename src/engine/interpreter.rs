@@ -636,7 +636,7 @@ fn to_val(
         (value, ty) => {
             let ty = val_type(ty);
             return Err(format!(
-                "{value:?} was given where a value of type {ty} is wanted"
+                "{value} was given where a value of type {ty} is wanted"
             ));
         }
     })

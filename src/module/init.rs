@@ -2,7 +2,15 @@
 
 use wasmparser::Operator;
 
-/// The address of the flag in `memory`, if these are the instructions of `wasm-ld`'s
+/// What such a start function does.
+pub struct SharedMemoryInit {
+    /// The address of the flag.
+    pub flag: u64,
+    /// The data segments that each instance drops in the end.
+    pub drops: Vec<u32>,
+}
+
+/// What the start function does, if these are the instructions of `wasm-ld`'s
 /// `__wasm_init_memory`. Nothing but the first instance's part may differ, and there only what
 /// writes to the memory and sets globals.
 ///
@@ -16,7 +24,7 @@ use wasmparser::Operator;
 ///   (drop (memory.atomic.wait32 (i32.const FLAG) (i32.const 1) (i64.const -1))))
 /// (data.drop …) …
 /// ```
-pub fn flag(operators: &[Operator<'_>], memory: u32) -> Option<u64> {
+pub fn recognize(operators: &[Operator<'_>], memory: u32) -> Option<SharedMemoryInit> {
     use Operator as O;
     let [
         O::Block { .. },
@@ -41,10 +49,11 @@ pub fn flag(operators: &[Operator<'_>], memory: u32) -> Option<u64> {
     let flag = at(address)?.checked_add(memarg.offset)?;
     let is_flag = |operator: &O<'_>, offset: u64| at(operator)?.checked_add(offset);
 
-    let drops = rest.iter().rev();
-    let drops = drops
-        .take_while(|o| matches!(o, O::DataDrop { .. }))
-        .count();
+    let drops = rest.iter().rev().map_while(|operator| match operator {
+        O::DataDrop { data_index } => Some(*data_index),
+        _ => None,
+    });
+    let drops: Vec<u32> = drops.collect();
     let [
         first @ ..,
         O::Br { relative_depth: 1 },
@@ -55,7 +64,7 @@ pub fn flag(operators: &[Operator<'_>], memory: u32) -> Option<u64> {
         O::MemoryAtomicWait32 { memarg: wait },
         O::Drop,
         O::End,
-    ] = &rest[..rest.len() - drops]
+    ] = &rest[..rest.len() - drops.len()]
     else {
         return None;
     };
@@ -87,7 +96,7 @@ pub fn flag(operators: &[Operator<'_>], memory: u32) -> Option<u64> {
         && is_flag(waiting, wait.offset) == Some(flag)
         && is_flag(storing, store.offset) == Some(flag)
         && first.iter().all(is_harmless))
-    .then_some(flag)
+    .then_some(SharedMemoryInit { flag, drops })
 }
 
 /// The address that a constant is.

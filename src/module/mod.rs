@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use wasmparser::{ConstExpr, FuncType, GlobalType, MemoryType, RefType, TableType, TypeRef};
 
+pub use init::SharedMemoryInit;
 pub use types::{needs_collector, signature, val_type_name};
 pub use validate::{Features, Validation, validate};
 
@@ -212,6 +213,7 @@ pub struct ElementSegment {
     pub mode: SegmentMode,
     /// How many elements it holds.
     pub len: u32,
+    /// The type of its items: `(ref func)` where they are indices of functions.
     pub ty: RefType,
     /// Whether an item makes an object of the garbage-collected heap.
     pub makes_objects: bool,
@@ -305,17 +307,16 @@ impl<'a> Module<'a> {
         imported.any(|(_, ty)| ty.shared)
     }
 
-    /// Where the flag is in a shared memory by which the start function lets one instance
-    /// initialize it, if the start function has the shape of the one that `wasm-ld` makes
-    /// (`__wasm_init_memory`).
-    pub fn shared_memory_flag(&self, memory: u32) -> Option<u64> {
+    /// How the start function lets one instance initialize a shared memory, if it has the shape of
+    /// the one that `wasm-ld` makes (`__wasm_init_memory`).
+    pub fn shared_memory_init(&self, memory: u32) -> Option<SharedMemoryInit> {
         let body = self.start?.checked_sub(self.functions.imported())?;
         let code = self.section(section::CODE)?;
         let reader = wasmparser::BinaryReader::new(self.contents(code), 0);
         let bodies = wasmparser::CodeSectionReader::new(reader).ok()?;
         let body = bodies.into_iter().nth(body as usize)?.ok()?;
         let operators = body.get_operators_reader().ok()?.into_iter();
-        init::flag(&operators.collect::<Result<Vec<_>, _>>().ok()?, memory)
+        init::recognize(&operators.collect::<Result<Vec<_>, _>>().ok()?, memory)
     }
 
     /// The functions that a reference can be of, in order: those that something declares or

@@ -215,7 +215,7 @@ impl<'a> Module<'a> {
                 for function in functions {
                     self.declared.insert(function?);
                 }
-                (len, RefType::FUNCREF)
+                (len, RefType::FUNC)
             }
             ElementItems::Expressions(ty, expressions) => {
                 let len = expressions.count();

@@ -59,6 +59,9 @@ pub struct ImportItem {
     pub contents: Option<Uint8Array>,
     /// A global's value, alone.
     pub value: Option<JsValues>,
+    /// The type of a global, and whether it is mutable, where that is known.
+    pub ty: Option<String>,
+    pub mutable: Option<bool>,
 }
 
 /// A function that is provided, by the names under which modules import it.

@@ -9,8 +9,8 @@ use super::{Contents, ImportItem};
 use crate::error::Error;
 use crate::invoke::Invocation;
 use crate::options::{
-    CacheLocation, Dir, Engine, Item, Options, Preload, PreloadSource, ProvidedItem,
-    ProvidedMemory, ProvidedTable, Stdin, Stdout,
+    CacheLocation, Dir, Engine, Item, Options, Preload, PreloadSource, ProvidedGlobal,
+    ProvidedItem, ProvidedMemory, ProvidedTable, Stdin, Stdout,
 };
 
 /// The options that JSON can carry, as `index.d.ts` documents them.
@@ -201,7 +201,11 @@ fn item(given: ImportItem) -> Result<ProvidedItem, Error> {
         }),
         _ => {
             let value = given.value.and_then(|value| value.0.first().copied());
-            Item::Global(value.ok_or_else(misfit)?)
+            Item::Global(ProvidedGlobal {
+                value: value.ok_or_else(misfit)?,
+                ty: given.ty,
+                mutable: given.mutable,
+            })
         }
     };
     Ok(ProvidedItem {

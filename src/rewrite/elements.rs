@@ -26,7 +26,7 @@
 //!     (elem.drop $spare)))
 //! ```
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use wasm_encoder::{ConstExpr, Encode};
 use wasmparser::{BinaryReader, ConstExpr as Expr, ElementItems, FromReader, Operator, RefType};
@@ -49,26 +49,27 @@ pub fn elements<'a>(
     splice: &mut Splice<'a>,
 ) -> Renumbered {
     let undeclared = undeclared(module, snapshot, removed);
-    let mut planned = Vec::new();
+    let mut planned = Planned::default();
     for table in &snapshot.tables {
         let ty = &module.tables.get(table.index).expect("a table").ty;
-        let runs = table.runs.iter();
-        planned.extend(runs.map(|run| active(table.index, ty, run)));
+        for run in &table.runs {
+            let (ty, segment) = active(table.index, ty, run);
+            planned.add(ty, segment);
+        }
     }
     let replaced = |segment: &&ElementSegment| snapshot.replaces_elements(segment);
-    let places = module.elements.iter().filter(replaced).count();
+    let places = || module.elements.iter().filter(replaced);
     let identity = || (0..module.elements.len() as u32).map(|i| (i, i)).collect();
     if planned.is_empty()
-        && places == 0
+        && places().next().is_none()
         && snapshot.dropped_elements.is_empty()
         && undeclared.is_empty()
     {
         return identity();
     }
     // Where no place is left over, nobody needs to know.
-    let keep_places = planned.len() >= places || uses::names(module, uses::Segments::Elements);
+    let keep_places = planned.fill(places()) || uses::names(module, uses::Segments::Elements);
 
-    let mut planned = planned.into_iter();
     let mut contents = Rope::new();
     let mut count = 0;
     let mut renumbered = Renumbered::new();
@@ -78,7 +79,7 @@ pub fn elements<'a>(
             if !keep_places {
                 continue;
             }
-            match planned.next() {
+            match planned.take(segment.ty) {
                 Some(next) => contents.write(&next),
                 None => contents.write(&empty(segment.ty)),
             };
@@ -90,7 +91,7 @@ pub fn elements<'a>(
         }
         count += 1;
     }
-    for next in planned {
+    for next in planned.rest() {
         contents.write(&next);
         count += 1;
     }
@@ -108,9 +109,55 @@ pub fn elements<'a>(
     renumbered
 }
 
+/// New segments by the type of their items. An instruction that names the place of a segment is
+/// valid for that type.
+#[derive(Default)]
+struct Planned(Vec<(RefType, VecDeque<Vec<u8>>)>);
+
+impl Planned {
+    fn of(&mut self, ty: RefType) -> Option<&mut VecDeque<Vec<u8>>> {
+        let mut all = self.0.iter_mut();
+        all.find(|(of, _)| *of == ty).map(|(_, segments)| segments)
+    }
+
+    fn add(&mut self, ty: RefType, segment: Vec<u8>) {
+        match self.of(ty) {
+            Some(segments) => segments.push_back(segment),
+            None => self.0.push((ty, [segment].into())),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The next one of this type.
+    fn take(&mut self, ty: RefType) -> Option<Vec<u8>> {
+        self.of(ty)?.pop_front()
+    }
+
+    /// Whether there is one for each of these places.
+    fn fill<'s>(&mut self, places: impl Iterator<Item = &'s ElementSegment>) -> bool {
+        let mut wanted: Vec<(RefType, usize)> = Vec::new();
+        for place in places {
+            match wanted.iter_mut().find(|(ty, _)| *ty == place.ty) {
+                Some((_, count)) => *count += 1,
+                None => wanted.push((place.ty, 1)),
+            }
+        }
+        let mut wanted = wanted.into_iter();
+        wanted.all(|(ty, count)| self.of(ty).is_some_and(|planned| planned.len() >= count))
+    }
+
+    /// All that are left.
+    fn rest(self) -> impl Iterator<Item = Vec<u8>> {
+        self.0.into_iter().flat_map(|(_, segments)| segments)
+    }
+}
+
 /// A passive segment of this type without items, which behaves as a dropped one.
 fn empty(ty: RefType) -> Vec<u8> {
-    if ty == RefType::FUNCREF {
+    if ty == RefType::FUNC {
         // Flag 1: passive, by function index; element kind 0.
         return vec![1, 0, 0];
     }
@@ -122,8 +169,8 @@ fn empty(ty: RefType) -> Vec<u8> {
     segment
 }
 
-/// A segment that puts a run into a table.
-fn active(table: u32, ty: &wasmparser::TableType, run: &Run) -> Vec<u8> {
+/// A segment that puts a run into a table, and the type of its items.
+fn active(table: u32, ty: &wasmparser::TableType, run: &Run) -> (RefType, Vec<u8>) {
     let offset = match ty.table64 {
         true => ConstExpr::i64_const(run.start as i64),
         false => ConstExpr::i32_const(run.start as u32 as i32),
@@ -149,6 +196,7 @@ fn active(table: u32, ty: &wasmparser::TableType, run: &Run) -> Vec<u8> {
                 segment.push(0);
             }
             functions.encode(&mut segment);
+            (RefType::FUNC, segment)
         }
         None => {
             let element: wasm_encoder::RefType =
@@ -158,9 +206,9 @@ fn active(table: u32, ty: &wasmparser::TableType, run: &Run) -> Vec<u8> {
             for item in &run.items {
                 reference(*item, ty.element_type).encode(&mut segment);
             }
+            (ty.element_type, segment)
         }
     }
-    segment
 }
 
 /// The functions that the code refers to and that the rest of the output no longer declares, as

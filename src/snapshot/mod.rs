@@ -151,8 +151,8 @@ impl Baseline {
     ) -> Result<(), Error> {
         for (&index, &before) in &self.globals {
             let after = state.global(index)?;
-            if after == Value::Ref(Reference::Object) {
-                return Err(unrepresentable(describe_global(module, index), OBJECT));
+            if let Some(what) = untold(after) {
+                return Err(unrepresentable(describe_global(module, index), what));
             }
             if after != before {
                 return Err(unrepresentable(describe_global(module, index), CHANGED));
@@ -171,8 +171,8 @@ impl Baseline {
             }
             for (slot, (before, after)) in before.iter().zip(&after).enumerate() {
                 let item = || format!("slot {slot} of {}", table());
-                if *after == Reference::Object {
-                    return Err(unrepresentable(item(), OBJECT));
+                if let Some(what) = untold(Value::Ref(*after)) {
+                    return Err(unrepresentable(item(), what));
                 }
                 if before != after {
                     return Err(unrepresentable(item(), CHANGED));
@@ -204,8 +204,18 @@ impl Baseline {
 }
 
 const CHANGED: &str = "was changed by the initialization";
-const OBJECT: &str = "holds an object of the garbage-collected heap";
 const OBJECTS: &str = "holds objects of the garbage-collected heap";
+
+/// What a value is that cannot be told from another one, and whose insides may have changed.
+fn untold(value: Value) -> Option<&'static str> {
+    match value {
+        Value::Ref(Reference::Object | Reference::Handle(_)) => {
+            Some("holds an object of the garbage-collected heap")
+        }
+        Value::Ref(Reference::Exception) => Some("holds an exception that was caught"),
+        _ => None,
+    }
+}
 
 /// The passive data segments that can be dropped, and whose drop can be noticed.
 fn passive_data(module: &Module<'_>) -> impl Iterator<Item = u32> {
@@ -249,6 +259,14 @@ pub struct Guard {
     pub memory64: bool,
     /// Where in it the flag is: 0 at first, 1 while the first instance is at work, and then 2.
     pub flag: u64,
+}
+
+impl Guard {
+    /// The bytes of the flag.
+    fn flag(&self) -> Range<usize> {
+        let start = self.flag as usize;
+        start..start + 4
+    }
 }
 
 /// A value that a constant expression can make.
@@ -328,7 +346,7 @@ impl<'s> Snapshot<'s> {
     ///
     /// Every thread's instance would write it again, over what others have done, and has globals,
     /// tables and memories of its own, which the initialization of the first one did not change.
-    fn guard(&self, module: &Module<'_>, memory: u32) -> Result<Guard, Error> {
+    fn guard(&self, module: &Module<'_>, memory: u32, origin: &Origin) -> Result<Guard, Error> {
         let item = describe(module, ExternKind::Memory, memory);
         let refuse = |why: &str| Err(unrepresentable(item.clone(), why));
         let has_reference = |constant: &Constant| matches!(constant, Constant::Reference(_));
@@ -344,12 +362,30 @@ impl<'s> Snapshot<'s> {
         if self.guard.is_some() || module.memories.len() > 1 {
             return refuse("is shared between instances, and the module has another memory");
         }
-        let Some(flag) = module.shared_memory_flag(memory) else {
+        let Some(init) = module.shared_memory_init(memory) else {
             return refuse(
                 "is shared between instances, and the module has no start function like that of \
                  `wasm-ld`, by whose flag one of them could write it",
             );
         };
+        let flag = init.flag;
+        let range = flag as usize..flag as usize + 4;
+        if origin.found.memories[memory as usize].bytes(range) != [0; 4] {
+            return refuse(
+                "is shared between instances, and its flag said before that one of them has \
+                 initialized it",
+            );
+        }
+        if self
+            .dropped_data
+            .iter()
+            .any(|index| !init.drops.contains(index))
+        {
+            return refuse(
+                "is shared between instances, and a passive data segment was dropped besides it, \
+                 which each instance has for itself",
+            );
+        }
         let memory64 = module.memories.get(memory).is_some_and(|ty| ty.memory64);
         Ok(Guard {
             memory,
@@ -369,8 +405,8 @@ impl<'s> Snapshot<'s> {
         let mut globals = Vec::new();
         for (&index, before) in &origin.baseline.globals {
             let after = state.global(index)?;
-            if after == Value::Ref(Reference::Object) {
-                return Err(unrepresentable(describe_global(module, index), OBJECT));
+            if let Some(what) = untold(after) {
+                return Err(unrepresentable(describe_global(module, index), what));
             }
             if after == *before {
                 continue;
@@ -385,9 +421,12 @@ impl<'s> Snapshot<'s> {
         let mut tables = Vec::new();
         for ((index, _), before) in module.tables.all().zip(&origin.baseline.tables) {
             let after = state.table(index)?;
-            if let Some(slot) = after.iter().position(|slot| *slot == Reference::Object) {
+            let told = after.iter().map(|slot| untold(Value::Ref(*slot)));
+            if let Some((slot, what)) = (0..).zip(told).find_map(|(slot, what)| Some((slot, what?)))
+            {
+                let slot: u64 = slot;
                 let table = describe(module, ExternKind::Table, index);
-                return Err(unrepresentable(format!("slot {slot} of {table}"), OBJECT));
+                return Err(unrepresentable(format!("slot {slot} of {table}"), what));
             }
             if after != *before {
                 tables.push((index, after));
@@ -407,7 +446,13 @@ impl<'s> Snapshot<'s> {
             let table = TableSnapshot::plan(module, index, &slots, found, &functions)?;
             self.tables.push(table);
         }
-        Ok(())
+        let kept = module
+            .elements
+            .iter()
+            .filter(|s| !self.replaces_elements(s));
+        // And one that declares functions.
+        let others = kept.count() + 1;
+        references::limit(module, &mut self.tables, others)
     }
 
     /// Reads memories, which stay where they are.
@@ -426,11 +471,8 @@ impl<'s> Snapshot<'s> {
                     let found = &origin.found.memories[index as usize];
                     let mut differences = plan::differences(found, bytes, index, ty.memory64);
                     if ty.shared {
-                        let guard = self.guard(module, index)?;
-                        plan::leave_out(
-                            &mut differences,
-                            guard.flag as usize..guard.flag as usize + 4,
-                        );
+                        let guard = self.guard(module, index, origin)?;
+                        plan::leave_out(&mut differences, guard.flag());
                         self.guard = Some(guard);
                     }
                     differences
@@ -446,7 +488,11 @@ impl<'s> Snapshot<'s> {
         }
         let kept = module.data.iter().filter(|s| !self.replaces_data(s));
         let others = kept.count();
-        let room = max_segments.saturating_sub(others);
+        let mut room = max_segments.saturating_sub(others);
+        // What is joined over the flag is cut there again.
+        if self.guard.is_some() {
+            room = room.saturating_sub(1);
+        }
         let needed = self.memories.iter().filter(|m| !m.segments.is_empty());
         let needed = needed.count();
         if needed > room {
@@ -456,6 +502,11 @@ impl<'s> Snapshot<'s> {
             });
         }
         plan::limit(&mut self.memories, room);
+        if let Some(guard) = &self.guard {
+            for memory in &mut self.memories {
+                plan::leave_out(&mut memory.segments, guard.flag());
+            }
+        }
         Ok(())
     }
 

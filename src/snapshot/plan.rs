@@ -184,7 +184,7 @@ impl Contents {
     }
 
     /// A part of the contents, zeros included.
-    fn bytes(&self, part: Range<usize>) -> Vec<u8> {
+    pub fn bytes(&self, part: Range<usize>) -> Vec<u8> {
         let mut bytes = vec![0; part.len()];
         let first = self
             .runs

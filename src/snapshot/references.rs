@@ -89,6 +89,8 @@ pub struct TableSnapshot {
     pub size: u64,
     /// What to write as element segments.
     pub runs: Vec<Run>,
+    /// What the slots between them hold, where that can be written.
+    between: Option<Item>,
 }
 
 /// Slots one behind the other.
@@ -145,13 +147,11 @@ impl TableSnapshot {
                 }),
             }
         }
-        if let (None, Some(initial)) = (before, initial) {
-            limit(&mut runs, initial);
-        }
         Ok(TableSnapshot {
             index,
             size: slots.len() as u64,
             runs,
+            between: initial.filter(|_| before.is_none()),
         })
     }
 }
@@ -166,16 +166,50 @@ fn fits(module: &Module<'_>, function: u32, ty: RefType) -> bool {
     function >= module.functions.imported() || module.functions.get(function).copied() == wanted
 }
 
-/// Joins runs across what the table's initializer puts there, shortest gaps first, until engines
-/// accept as many segments.
-fn limit(runs: &mut Vec<Run>, initial: Item) {
+/// The most element segments that engines accept in one module (wasmparser's
+/// `MAX_WASM_ELEMENT_SEGMENTS`).
+const MAX_SEGMENTS: usize = 100_000;
+
+/// The most runs of a table, where there is a choice.
+const MAX_RUNS: usize = 10_000;
+
+/// Joins the runs of tables until engines accept as many segments besides `others`.
+///
+/// # Errors
+///
+/// [`Error::Unrepresentable`] where that cannot be done.
+pub fn limit(
+    module: &Module<'_>,
+    tables: &mut [TableSnapshot],
+    others: usize,
+) -> Result<(), Error> {
+    let room = MAX_SEGMENTS.saturating_sub(others);
+    let each = MAX_RUNS.min(room / tables.len().max(1));
+    for table in &mut *tables {
+        if let Some(between) = table.between {
+            join(&mut table.runs, between, each);
+        }
+    }
+    let largest = tables.iter().max_by_key(|table| table.runs.len());
+    let needed: usize = tables.iter().map(|table| table.runs.len()).sum();
+    match largest {
+        Some(table) if needed > room => Err(unrepresentable(
+            super::describe(module, ExternKind::Table, table.index),
+            "changed in more places than a module can have element segments (100,000)",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Joins runs across what is between them, shortest gaps first, until there are at most `max`.
+fn join(runs: &mut Vec<Run>, between: Item, max: usize) {
     let mut longest = 1;
-    while runs.len() > MAX_RUNS {
+    while runs.len() > max.max(1) {
         runs.dedup_by(|next, last| {
             let gap = next.start - (last.start + last.items.len() as u64);
             let close = gap <= longest;
             if close {
-                last.items.extend((0..gap).map(|_| initial));
+                last.items.extend((0..gap).map(|_| between));
                 last.items.append(&mut next.items);
             }
             close
@@ -183,10 +217,6 @@ fn limit(runs: &mut Vec<Run>, initial: Item) {
         longest *= 2;
     }
 }
-
-/// The most runs of a table. Engines accept 100,000 element segments in one module (wasmparser's
-/// `MAX_WASM_ELEMENT_SEGMENTS`).
-const MAX_RUNS: usize = 10_000;
 
 /// The reference that a constant expression makes, where that is plain to see.
 fn constant(expr: &ConstExpr<'_>) -> Option<Item> {

@@ -12,7 +12,7 @@ use crate::host::{Guest, HostError};
 use crate::invoke::{Arguments, Invocation};
 use crate::options::{
     self, CacheLocation, Dir, Import, Item, Phase, Preload, PreloadCall, PreloadSource,
-    ProvidedItem, ProvidedMemory, ProvidedTable,
+    ProvidedGlobal, ProvidedItem, ProvidedMemory, ProvidedTable,
 };
 use crate::value::Value;
 
@@ -432,7 +432,12 @@ impl Wizer {
         name: impl Into<String>,
         value: Value,
     ) -> &mut Self {
-        self.item(module, name, Item::Global(value))
+        let global = ProvidedGlobal {
+            value,
+            ty: None,
+            mutable: None,
+        };
+        self.item(module, name, Item::Global(global))
     }
 
     fn item(

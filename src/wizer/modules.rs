@@ -220,8 +220,11 @@ impl<'a> Modules<'a> {
     ///
     /// Where there is none of this name, or what it exports cannot be called so.
     pub fn callable(&self, name: &str, export: &str, args: &[Value]) -> Result<usize, Error> {
-        let mut preloads = self.preloads();
-        let Some((position, _, prepared)) = preloads.find(|(_, found, _)| *found == name) else {
+        let mut named = self.preloads().filter(|(position, found, _)| {
+            // What the caller provides goes by the same names.
+            *found == name && !self.is_provided(*position)
+        });
+        let Some((position, _, prepared)) = named.next() else {
             return Err(Error::option(format!("no module `{name}` is preloaded")));
         };
         let module = &prepared.module;

@@ -94,9 +94,20 @@ fn module(item: &ProvidedItem, importer: &Module<'_>, ty: TypeRef) -> Result<Vec
             export(ExportKind::Table);
             out.section(&exports);
         }
-        (Item::Global(value), TypeRef::Global(ty)) => {
+        (Item::Global(global), TypeRef::Global(ty)) => {
             let name = val_type_name(ty.content_type);
-            let value = constant(*value, ty.content_type)
+            if global.ty.as_ref().is_some_and(|found| *found != name) {
+                let found = global.ty.as_deref().unwrap_or_default();
+                return Err(format!("what is provided is of type {found}, not {name}"));
+            }
+            if global.mutable.is_some_and(|mutable| mutable != ty.mutable) {
+                return Err(match ty.mutable {
+                    true => "the module wants a mutable global",
+                    false => "the module wants an immutable global",
+                }
+                .into());
+            }
+            let value = constant(global.value, ty.content_type)
                 .ok_or_else(|| format!("what is provided is no value of type {name}"))?;
             let mut globals = GlobalSection::new();
             globals.global(ty.try_into().map_err(|_| "its type is not known")?, &value);

@@ -406,7 +406,10 @@ fn judge_instance(judge: &Judge, cast: &Cast<'_>, instance: usize, maker: Maker)
     };
     let wasm = &cast.script.modules[module];
     let before = cast.before(instance, &names);
-    let mut subject = match maker.make(judge, &cast.script.name, &before, wasm) {
+    let asks_preload = |step: &script::Step| matches!(&step.action, Action::Ask { instance: of, .. } if names.contains_key(of));
+    let asks_preloads = steps.iter().any(asks_preload);
+    let made_subject = maker.make(judge, &cast.script.name, &before, asks_preloads, wasm);
+    let mut subject = match made_subject {
         Ok(subject) => subject,
         Err(No::Engine) => {
             left_out("the engine does not run it", points);
@@ -432,11 +435,9 @@ fn judge_instance(judge: &Judge, cast: &Cast<'_>, instance: usize, maker: Maker)
                 instance: of, what, ..
             } = &step.action
                 && let Some(name) = names.get(of)
-                && subject.ask_preload(name, what).is_err()
+                && let Err(No::Crashed(what)) = subject.ask_preload(name, what)
             {
-                counts
-                    .crashed
-                    .push(format!("{}: a call of `{name}`", place(after - 1)));
+                counts.crashed.push(format!("{}: {what}", place(after - 1)));
             }
         }
         done = after;
@@ -444,7 +445,11 @@ fn judge_instance(judge: &Judge, cast: &Cast<'_>, instance: usize, maker: Maker)
             let Action::Ask { what, .. } = &steps[after - 1].action else {
                 unreachable!("only such steps are in the list");
             };
-            if subject.ask(what).is_err() {
+            let asked = subject.ask(what);
+            if let Err(No::Crashed(what)) = &asked {
+                counts.crashed.push(format!("{}: {what}", place(after - 1)));
+            }
+            if asked.is_err() {
                 let more = points - point;
                 *counts
                     .left_out

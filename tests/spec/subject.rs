@@ -48,6 +48,7 @@ impl Maker {
         judge: &Judge,
         script: &str,
         before: &[Before<'_>],
+        asks_preloads: bool,
         module: &'m [u8],
     ) -> Result<Box<dyn Subject + 'm>, No> {
         match self {
@@ -56,7 +57,7 @@ impl Maker {
                 wizer.engine(engine).cache(CacheLocation::Off);
                 wizer.preload_bytes("spectest", spectest(script));
                 // The judge does the same with the originals.
-                wizer.allow_preload_changes(true);
+                wizer.allow_preload_changes(asks_preloads);
                 for step in before {
                     match step {
                         Before::Preload { name, wasm } => {
@@ -141,7 +142,8 @@ impl Subject for Session {
 
 fn is_done(asked: Result<(), Error>) -> Result<(), No> {
     match asked {
-        Err(Error::Unsupported { .. } | Error::Option { .. }) => Err(No::Engine),
+        Err(Error::Unsupported { .. }) => Err(No::Engine),
+        Err(error @ Error::Option { .. }) => Err(No::Crashed(error.to_string())),
         // What a script wants to trap, traps.
         _ => Ok(()),
     }
