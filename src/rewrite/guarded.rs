@@ -70,7 +70,7 @@ pub fn write<'a>(
     snapshot: &'a Snapshot<'_>,
     guard: &Guard,
     splice: &mut Splice<'a>,
-) -> Result<Renumbered, Error> {
+) -> Result<(Renumbered, u32), Error> {
     let mut contents = Rope::new();
     let mut renumbered = Renumbered::new();
     let mut count = 0;
@@ -102,7 +102,7 @@ pub fn write<'a>(
     splice.replace(section::DATA_COUNT, data_count);
     let globals = &snapshot.globals;
     start(module, guard, &Once { segments, globals }, splice);
-    Ok(renumbered)
+    Ok((renumbered, count))
 }
 
 /// Adds the start function.

@@ -63,6 +63,8 @@ pub struct Rewritten {
     pub code_shift: i64,
     /// The custom sections that no longer told the truth.
     pub dropped_sections: Vec<String>,
+    /// How many data segments it has.
+    pub data_segments: usize,
     /// How far function bodies moved within the code section, in bytes: more functions may take a
     /// longer count.
     pub moved_bodies: i64,
@@ -85,7 +87,7 @@ pub fn rewrite(
     globals(module, snapshot, &mut splice);
     let removed = self::exports(module, exports, &mut splice);
     let elements = elements::elements(module, snapshot, &removed, &mut splice);
-    let data = match &snapshot.guard {
+    let (data, data_segments) = match &snapshot.guard {
         None => {
             splice.drop(section::START);
             data(module, snapshot, &mut splice)?
@@ -106,6 +108,7 @@ pub fn rewrite(
         bytes: spliced.bytes,
         code_shift,
         dropped_sections,
+        data_segments: data_segments as usize,
         moved_bodies,
     })
 }
@@ -316,7 +319,7 @@ fn data<'a>(
     module: &'a Module<'a>,
     snapshot: &'a Snapshot<'_>,
     splice: &mut Splice<'a>,
-) -> Result<Renumbered, Error> {
+) -> Result<(Renumbered, u32), Error> {
     let places = module
         .data
         .iter()
@@ -399,5 +402,5 @@ fn data<'a>(
         counted.leb(count).append(contents);
         splice.replace(section::DATA, counted);
     }
-    Ok(renumbered)
+    Ok((renumbered, count))
 }

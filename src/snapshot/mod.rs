@@ -490,14 +490,13 @@ impl<'s> Snapshot<'s> {
         let others = kept.count();
         let mut room = max_segments.saturating_sub(others);
         // What is joined over the flag is cut there again.
-        if self.guard.is_some() {
-            room = room.saturating_sub(1);
-        }
+        let spare = usize::from(self.guard.is_some());
+        room = room.saturating_sub(spare);
         let needed = self.memories.iter().filter(|m| !m.segments.is_empty());
         let needed = needed.count();
         if needed > room {
             return Err(Error::TooManySegments {
-                needed: needed + others,
+                needed: needed + others + spare,
                 limit: max_segments,
             });
         }

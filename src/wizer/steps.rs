@@ -143,6 +143,13 @@ pub fn write<'m>(
 
     clock.begin(Phase::Rewrite);
     let rewritten = rewrite(module, &snapshot, &plan.exports)?;
+    // Empty ones stay where instructions name the segments behind them.
+    if rewritten.data_segments > plan.max_segments {
+        return Err(Error::TooManySegments {
+            needed: rewritten.data_segments,
+            limit: plan.max_segments,
+        });
+    }
     Ok(Written::new(module, rewritten, &snapshot, &plan.warnings))
 }
 
