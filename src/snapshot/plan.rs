@@ -63,18 +63,24 @@ fn in_pieces(
 fn pieces(bytes: &[u8]) -> Vec<Range<usize>> {
     let mut pieces = Vec::new();
     for mut rest in pages::touched(bytes) {
-        while rest.len() > PIECE {
-            let (behind, _) = bytes[rest.clone()][PIECE..].as_chunks();
-            let Some(gap) = behind.iter().position(|chunk| *chunk == [0; WIDE_GAP]) else {
-                break;
-            };
-            let end = rest.start + PIECE + (gap + 1) * WIDE_GAP;
-            pieces.push(rest.start..end);
-            rest.start = end;
+        while let Some(cut) = cut(&bytes[rest.clone()]) {
+            pieces.push(rest.start..rest.start + cut);
+            rest.start += cut;
         }
         pieces.push(rest);
     }
     pieces
+}
+
+/// Where the first piece of these bytes ends: behind a wide gap that comes soon behind a multiple of
+/// [`PIECE`]. Bytes that are hardly ever zero are not worth a longer search.
+fn cut(bytes: &[u8]) -> Option<usize> {
+    const SEARCHED: usize = 64 << 10;
+    (PIECE..bytes.len()).step_by(PIECE).find_map(|at| {
+        let (chunks, _) = bytes[at..bytes.len().min(at + SEARCHED)].as_chunks();
+        let gap = chunks.iter().position(|chunk| *chunk == [0; WIDE_GAP])?;
+        Some(at + (gap + 1) * WIDE_GAP)
+    })
 }
 
 /// The runs of bytes, worth a segment each, that are not what they were; a memory that grew was
@@ -462,7 +468,7 @@ mod tests {
             }
             match widest {
                 0..=WIDE_GAP => assert_eq!(pieces(&bytes).len(), 1),
-                _ => assert!(widest < 2 * WIDE_GAP || pieces(&bytes).len() > 4),
+                _ => assert!(widest < 2 * WIDE_GAP || pieces(&bytes).len() > 1),
             }
             let mut one = Vec::new();
             runs_in(&bytes, 0..bytes.len(), |run| one.push(run));
