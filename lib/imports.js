@@ -160,7 +160,9 @@ function typeOfGlobal(global) {
       try {
         new WebAssembly.Instance(new WebAssembly.Module(wanting), { '': { '': global } })
         return { ty, mutable }
-      } catch {}
+      } catch {
+        // Not this one.
+      }
     }
   }
   return undefined

@@ -738,6 +738,20 @@ fn imported_functions_of_narrower_types_are_named() {
     // Where the import says it, it can be written.
     let exact = text.replace("(type $s)))", "(type $u)))");
     structure::validate(&wizer.run(exact.as_bytes()).unwrap()).unwrap();
+    // Nor does more than is wanted matter.
+    let more = exact.replace("ref null $u", "ref null $s");
+    let more = more.replace("ref.null $u", "ref.null $s");
+    structure::validate(&wizer.run(more.as_bytes()).unwrap()).unwrap();
+    // Two types are one where they say the same.
+    let text = r#"(module
+        (type $a (func)) (type $b (func))
+        (import "p" "f" (func $f (type $a)))
+        (elem declare func $f)
+        (global $g (mut (ref null $b)) (ref.null $b))
+        (func (export "wizer.initialize") (global.set $g (ref.func $f))))"#;
+    let mut wizer = Wizer::new();
+    wizer.preload_bytes("p", r#"(module (func (export "f")))"#);
+    structure::validate(&wizer.run(text.as_bytes()).unwrap()).unwrap();
 }
 
 /// Engines accept 100,000 element segments.

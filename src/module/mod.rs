@@ -230,6 +230,10 @@ pub struct Module<'a> {
     pub sections: Vec<Section>,
     /// The function type at each type index, `None` for other composite types.
     types: Vec<Option<FuncType>>,
+    /// The declared supertype of each type.
+    supertypes: Vec<Option<u32>>,
+    /// Whether a type is what its structure says: alone in its group, final, without supertype.
+    stand_alone: Vec<bool>,
     pub imports: Vec<Import<'a>>,
     /// The type index of each function.
     pub functions: IndexSpace<u32>,
@@ -291,6 +295,19 @@ impl<'a> Module<'a> {
     /// The function type at a type index.
     pub fn function_type_at(&self, ty: u32) -> Option<&FuncType> {
         self.types.get(ty as usize)?.as_ref()
+    }
+
+    /// Whether each value of the function type `ty` is one of the type `wanted`, as far as can be
+    /// told: by declaration, or by the structure of plain types.
+    pub fn is_subtype(&self, ty: u32, wanted: u32) -> bool {
+        let supertype = |ty: &u32| *self.supertypes.get(*ty as usize)?;
+        let plain = |ty: u32| {
+            let stands_alone = self.stand_alone.get(ty as usize) == Some(&true);
+            self.function_type_at(ty).filter(|_| stands_alone)
+        };
+        let mut chain = std::iter::successors(Some(ty), supertype);
+        chain.any(|ty| ty == wanted)
+            || plain(ty).is_some_and(|structure| plain(wanted) == Some(structure))
     }
 
     /// Whether an export is a function without parameters and results.

@@ -81,7 +81,15 @@ impl<'a> Module<'a> {
             } => return Err(Error::Component { preload: None }),
             Payload::TypeSection(types) => {
                 for group in types {
-                    for ty in group?.into_types() {
+                    let group = group?;
+                    let is_single = group.types().len() == 1;
+                    for ty in group.into_types() {
+                        let supertype = ty.supertype_idx.and_then(|i| i.as_module_index());
+                        // Any other one is not valid, and following it might not end.
+                        let earlier = supertype.filter(|i| (*i as usize) < self.types.len());
+                        self.supertypes.push(earlier);
+                        let stands_alone = is_single && ty.is_final && supertype.is_none();
+                        self.stand_alone.push(stands_alone);
                         self.types.push(match ty.composite_type.inner {
                             CompositeInnerType::Func(ty) => Some(ty),
                             _ => None,

@@ -159,11 +159,20 @@ impl TableSnapshot {
 /// Whether a function can be written where a type is wanted. One that is imported may be of a
 /// narrower type than the import says, which a constant expression does not know.
 fn fits(module: &Module<'_>, function: u32, ty: RefType) -> bool {
-    let wanted = match ty.heap_type() {
+    let (wanted, is_exact) = match ty.heap_type() {
         HeapType::Abstract { .. } => return true,
-        HeapType::Concrete(index) | HeapType::Exact(index) => index.as_module_index(),
+        HeapType::Concrete(index) => (index.as_module_index(), false),
+        HeapType::Exact(index) => (index.as_module_index(), true),
     };
-    function >= module.functions.imported() || module.functions.get(function).copied() == wanted
+    if function >= module.functions.imported() {
+        return true;
+    }
+    match (module.functions.get(function).copied(), wanted) {
+        (Some(declared), Some(wanted)) => {
+            declared == wanted || (!is_exact && module.is_subtype(declared, wanted))
+        }
+        _ => false,
+    }
 }
 
 /// The most element segments that engines accept in one module (wasmparser's
