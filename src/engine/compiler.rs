@@ -353,7 +353,7 @@ fn config(strategy: Strategy, settings: Settings) -> Config {
         relaxed_simd_deterministic,
     } = settings.features;
     let mut config = Config::new();
-    // Its objects stay where they are, which their handles are told by.
+    // Handles are told by where their objects are: this collector does not move them.
     config.collector(wasmtime::Collector::DeferredReferenceCounting);
     config
         .strategy(match strategy {

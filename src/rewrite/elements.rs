@@ -68,7 +68,7 @@ pub fn elements<'a>(
         return identity();
     }
     // Where no place is left over, nobody needs to know.
-    let keep_places = planned.fill(places()) || uses::names(module, uses::Segments::Elements);
+    let keep_places = planned.fill_all(places()) || uses::names(module, uses::Segments::Elements);
 
     let mut contents = Rope::new();
     let mut count = 0;
@@ -137,7 +137,7 @@ impl Planned {
     }
 
     /// Whether there is one for each of these places.
-    fn fill<'s>(&mut self, places: impl Iterator<Item = &'s ElementSegment>) -> bool {
+    fn fill_all<'s>(&self, places: impl Iterator<Item = &'s ElementSegment>) -> bool {
         let mut wanted: Vec<(RefType, usize)> = Vec::new();
         for place in places {
             match wanted.iter_mut().find(|(ty, _)| *ty == place.ty) {
@@ -146,7 +146,8 @@ impl Planned {
             }
         }
         let mut wanted = wanted.into_iter();
-        wanted.all(|(ty, count)| self.of(ty).is_some_and(|planned| planned.len() >= count))
+        let of = |ty| self.0.iter().find(|(of, _)| *of == ty);
+        wanted.all(|(ty, count)| of(ty).is_some_and(|(_, planned)| planned.len() >= count))
     }
 
     /// All that are left.

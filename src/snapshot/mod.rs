@@ -368,9 +368,12 @@ impl<'s> Snapshot<'s> {
                  `wasm-ld`, by whose flag one of them could write it",
             );
         };
-        let flag = init.flag;
-        let range = flag as usize..flag as usize + 4;
-        if origin.found.memories[memory as usize].bytes(range) != [0; 4] {
+        let guard = Guard {
+            memory,
+            memory64: module.memories.get(memory).is_some_and(|ty| ty.memory64),
+            flag: init.flag,
+        };
+        if origin.found.memories[memory as usize].bytes(guard.flag()) != [0; 4] {
             return refuse(
                 "is shared between instances, and its flag said before that one of them has \
                  initialized it",
@@ -386,12 +389,7 @@ impl<'s> Snapshot<'s> {
                  which each instance has for itself",
             );
         }
-        let memory64 = module.memories.get(memory).is_some_and(|ty| ty.memory64);
-        Ok(Guard {
-            memory,
-            memory64,
-            flag,
-        })
+        Ok(guard)
     }
 
     /// Reads tables and globals of reference types.
@@ -421,10 +419,9 @@ impl<'s> Snapshot<'s> {
         let mut tables = Vec::new();
         for ((index, _), before) in module.tables.all().zip(&origin.baseline.tables) {
             let after = state.table(index)?;
-            let told = after.iter().map(|slot| untold(Value::Ref(*slot)));
-            if let Some((slot, what)) = (0..).zip(told).find_map(|(slot, what)| Some((slot, what?)))
-            {
-                let slot: u64 = slot;
+            let mut slots = after.iter().enumerate();
+            let found = slots.find_map(|(slot, now)| Some((slot, untold(Value::Ref(*now))?)));
+            if let Some((slot, what)) = found {
                 let table = describe(module, ExternKind::Table, index);
                 return Err(unrepresentable(format!("slot {slot} of {table}"), what));
             }

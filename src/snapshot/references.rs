@@ -7,7 +7,7 @@ use wasmparser::{ConstExpr, HeapType, Operator, RefType, ValType};
 use super::{describe_global, unrepresentable};
 use crate::error::Error;
 use crate::module::{ExternKind, Module};
-use crate::value::Reference;
+use crate::value::{Reference, Value};
 
 /// A reference that a constant expression can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,10 +54,8 @@ impl Functions {
                 }
                 None => Err("holds a function that the module neither defines nor imports"),
             },
-            Reference::Extern(_) => Err("holds a reference of the host"),
-            Reference::Exception => Err("holds an exception that was caught"),
-            Reference::Object | Reference::Handle(_) => {
-                Err("holds an object of the garbage-collected heap")
+            other => {
+                Err(super::untold(Value::Ref(other)).unwrap_or("holds a reference of the host"))
             }
         }
     }

@@ -96,8 +96,9 @@ fn module(item: &ProvidedItem, importer: &Module<'_>, ty: TypeRef) -> Result<Vec
         }
         (Item::Global(global), TypeRef::Global(ty)) => {
             let name = val_type_name(ty.content_type);
-            if global.ty.as_ref().is_some_and(|found| *found != name) {
-                let found = global.ty.as_deref().unwrap_or_default();
+            if let Some(found) = &global.ty
+                && *found != name
+            {
                 return Err(format!("what is provided is of type {found}, not {name}"));
             }
             if global.mutable.is_some_and(|mutable| mutable != ty.mutable) {

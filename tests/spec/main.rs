@@ -430,14 +430,18 @@ fn judge_instance(judge: &Judge, cast: &Cast<'_>, instance: usize, maker: Maker)
         .chain(asked.iter().map(|at| at + 1))
         .enumerate()
     {
+        let mut is_run = true;
         for step in &steps[done..after - 1] {
             if let Action::Ask {
                 instance: of, what, ..
             } = &step.action
                 && let Some(name) = names.get(of)
-                && let Err(No::Crashed(what)) = subject.ask_preload(name, what)
+                && let Err(no) = subject.ask_preload(name, what)
             {
-                counts.crashed.push(format!("{}: {what}", place(after - 1)));
+                is_run = false;
+                if let No::Crashed(what) = no {
+                    counts.crashed.push(format!("{}: {what}", place(after - 1)));
+                }
             }
         }
         done = after;
@@ -446,17 +450,17 @@ fn judge_instance(judge: &Judge, cast: &Cast<'_>, instance: usize, maker: Maker)
                 unreachable!("only such steps are in the list");
             };
             let asked = subject.ask(what);
-            if let Err(No::Crashed(what)) = &asked {
+            is_run &= asked.is_ok();
+            if let Err(No::Crashed(what)) = asked {
                 counts.crashed.push(format!("{}: {what}", place(after - 1)));
             }
-            if asked.is_err() {
-                let more = points - point;
-                *counts
-                    .left_out
-                    .entry("the engine does not run it".into())
-                    .or_default() += more;
-                break;
-            }
+        }
+        if !is_run {
+            *counts
+                .left_out
+                .entry("the engine does not run it".into())
+                .or_default() += points - point;
+            break;
         }
         if linked && let Some(reason) = cast.is_disturbed(instance, after) {
             *counts.left_out.entry(reason.into()).or_default() += points - point;
