@@ -314,6 +314,35 @@ export class Session {
   call(name: string, ...args: unknown[]): Promise<any>
 
   /**
+   * The value of an exported global, converted as the results of {@link Session.call} are.
+   *
+   * @throws a {@link WizerError} with the code `ERR_WIZER_OPTION` where there is no such global
+   */
+  global(name: string): Promise<any>
+
+  /**
+   * Lets modules that are instantiated from now on import the module's exports under this name.
+   *
+   * @throws a {@link WizerError} with the code `ERR_WIZER_OPTION` where there is a module of this name
+   */
+  register(name: string): Promise<void>
+
+  /**
+   * Instantiates one module more, as a dynamic linker does. It can import from what was preloaded, from those that were
+   * instantiated like this before, and from the module itself where that was registered. Its start function and
+   * `_initialize` are called. What it leaves in memories and tables of the module is written with the module; the output
+   * carries nothing else of it, and a later change of its own state is an error as for `preload`, unless
+   * `allowPreloadChanges` is set.
+   *
+   * @param name the name under which those that follow can import from it
+   * @throws a {@link WizerError}. What it did before it failed remains, and the session can go on.
+   * @example
+   * await session.register('main')
+   * await session.instantiate('plugin', await readFile('plugin.wasm')) // imports "main" "memory"
+   */
+  instantiate(name: string, wasm: Wasm): Promise<void>
+
+  /**
    * Writes the module as it is. Initialization functions that were called are exported no more: `_initialize`, and unless
    * `keepInitFunc` says otherwise, `initFunc` or what it is by default.
    */
@@ -334,12 +363,15 @@ export type ImportValue =
   | ((...args: any[]) => unknown)
   /** A `WebAssembly.Memory`. Its maximum is what the module asks for. */
   | { readonly buffer: ArrayBuffer | SharedArrayBuffer }
-  /** A memory, with what is in it from the start on; zeros by default. */
-  | { initial: number; maximum?: number; contents?: Uint8Array | ArrayBuffer }
+  /**
+   * A memory, with what is in it from the start on; zeros by default. It is shared and has 64-bit addresses where the
+   * module says so; `shared` and `address` make it an error where the module says otherwise.
+   */
+  | { initial: number; maximum?: number; shared?: boolean; address?: 'i32' | 'i64'; contents?: Uint8Array | ArrayBuffer }
   /** A `WebAssembly.Table` in which nothing is. */
   | { readonly length: number; get(slot: number): unknown }
-  /** A table of nulls. */
-  | { element: string; initial: number; maximum?: number }
+  /** A table of nulls. `element` is `anyfunc`, `externref` or another type of references, as the module says. */
+  | { element: string; initial: number; maximum?: number; address?: 'i32' | 'i64' }
   /** A `WebAssembly.Global`, of a number or null. */
   | { value: any }
   /** The value of an immutable global. */

@@ -195,6 +195,29 @@ class Session {
     })
   }
 
+  global(name) {
+    return this.#step(async () => {
+      const job = this.#job
+      const type = job.run.globalType(String(name))
+      if (!type) throw new WizerError(`the module exports no global \`${name}\``, { code: 'ERR_WIZER_OPTION' })
+      const { values } = await job.during((run) => run.readGlobal(String(name), !isMainThread))
+      return job.values.result(values, [type])
+    })
+  }
+
+  register(name) {
+    return this.#step(async () => {
+      await this.#job.during((run) => run.register(String(name), !isMainThread))
+    })
+  }
+
+  instantiate(name, wasm) {
+    return this.#step(async () => {
+      const bytes = toBytes(wasm, 'the module')
+      await this.#job.during((run) => run.instantiate(String(name), bytes, !isMainThread))
+    })
+  }
+
   async snapshot() {
     return (await this.snapshotWithReport()).wasm
   }

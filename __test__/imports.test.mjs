@@ -906,11 +906,25 @@ describe('memories, tables and globals', () => {
     const changed = '(global.set 0 (i32.const 1))'
     assert.match(await ends('(global (mut i32))', new WebAssembly.Global({ value: 'i32', mutable: true }, 0), 'ERR_WIZER_UNREPRESENTABLE_STATE', changed), /the import `env::it`/)
     // As V8 has it.
+    await ends('(memory 1)', new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true }), 'ERR_WIZER_IMPORT_TYPE')
+    await ends('(memory 1 1 shared)', new WebAssembly.Memory({ initial: 1, maximum: 1 }), 'ERR_WIZER_IMPORT_TYPE')
+    await ends('(memory 1)', { initial: 1, shared: true }, 'ERR_WIZER_IMPORT_TYPE')
+    await ends('(memory i64 1)', new WebAssembly.Memory({ initial: 1 }), 'ERR_WIZER_IMPORT_TYPE')
+    await ends('(memory i64 1)', { initial: 1, address: 'i32' }, 'ERR_WIZER_IMPORT_TYPE')
+    await ends('(table 1 externref)', new WebAssembly.Table({ element: 'anyfunc', initial: 1 }), 'ERR_WIZER_IMPORT_TYPE')
+    assert.match(
+      await ends('(table 1 funcref)', new WebAssembly.Table({ element: 'externref', initial: 1 }, null), 'ERR_WIZER_IMPORT_TYPE'),
+      /is of type externref, not funcref/,
+    )
+    await ends('(table 1 externref)', { element: 'anyfunc', initial: 1 }, 'ERR_WIZER_IMPORT_TYPE')
+    await ends('(table i64 1 funcref)', new WebAssembly.Table({ element: 'anyfunc', initial: 1 }), 'ERR_WIZER_IMPORT_TYPE')
+    await way(importing('(memory i64 1 1 shared)'), { imports: { env: { it: { initial: 1, address: 'i64', shared: true } } } })
+    await way(importing('(table 1 externref)'), { imports: { env: { it: new WebAssembly.Table({ element: 'externref', initial: 1 }, null) } } })
     const global = (value, mutable, number) => new WebAssembly.Global({ value, mutable }, number)
     for (const [type, given, what] of [
       ['(global i32)', global('f64', false, 5), /of type f64, not i32/],
       ['(global f32)', global('f64', false, 5), /of type f64, not f32/],
-      ['(global i32)', global('i32', true, 5), /wants an immutable global/],
+      ['(global i32)', global('i32', true, 5), /a mutable global is provided/],
       ['(global (mut i32))', global('i32', false, 5), /wants a mutable global/],
       ['(global (mut i64))', 5n, /wants a mutable global/],
       ['(global externref)', global('anyfunc', false, null), /of type funcref, not externref/],

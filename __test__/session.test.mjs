@@ -78,12 +78,14 @@ describe('a session', () => {
     const references = await Session.create(`(module
       (func (export "same") (param externref) (result externref) (local.get 0))
       (func (export "i31") (param i32) (result anyref) (ref.i31 (local.get 0)))
+      (func (export "external i31") (param i32) (result externref) (extern.convert_any (ref.i31 (local.get 0))))
       (func (export "eq") (param eqref))
       (func (export "any") (param anyref) (result anyref) (local.get 0)))`)
     const object = {}
     for (const value of [object, null, undefined, 1n, 'text']) assert.equal(await references.call('same', value), value)
     for (const value of [0, 1, -1, 2 ** 30 - 1, -(2 ** 30)]) {
       assert.equal(await references.call('i31', value), value)
+      assert.equal(await references.call('external i31', value), value)
       assert.equal(await references.call('any', value), value)
     }
     await assert.rejects(references.call('eq', 2 ** 30), TypeError)
@@ -194,6 +196,46 @@ describe('a session', () => {
     await session.call('hold', null)
     await session.snapshot()
     await Promise.all([session.close(), next.close(), other.close()])
+  })
+
+  it('reads globals', async () => {
+    const session = await Session.create(`(module
+      (global (export "n") (mut i64) (i64.const 5))
+      (global (export "f") funcref (ref.func $f))
+      (global (export "v") v128 (v128.const i64x2 0 0))
+      (func $f (export "same") (param funcref) (result funcref) (local.get 0)))`)
+    assert.equal(await session.global('n'), 5n)
+    const f = await session.global('f')
+    assert.equal(await session.call('same', f), f)
+    await assert.rejects(session.global('v'), TypeError)
+    await failure(session.global('same'), 'ERR_WIZER_OPTION')
+    await session.close()
+  })
+
+  it('instantiates modules that share its state', async () => {
+    const session = await Session.create(COUNTER)
+    const side = `(module
+      (import "main" "memory" (memory 1))
+      (import "main" "table" (table 2 funcref))
+      (import "main" "one" (func $one (result i32)))
+      (import "main" "add" (func $add (param i64) (result i64)))
+      (data (i32.const 8) "*")
+      (elem (i32.const 1) $one)
+      (func $start (drop (call $add (i64.const 3))))
+      (start $start))`
+    await failure(session.instantiate('side', side), 'ERR_WIZER_IMPORT_MISSING')
+    await session.register('main')
+    await session.instantiate('side', side)
+    const written = await instance(await session.snapshot())
+    assert.equal(new Uint8Array(written.memory.buffer)[8], 42)
+    assert.equal(written.kept(1), written.one)
+    assert.equal(written.add(0n), 3n)
+    await failure(session.instantiate('side', '(module)'), 'ERR_WIZER_OPTION')
+    await failure(session.register('side'), 'ERR_WIZER_OPTION')
+    await failure(session.instantiate('other', new Uint8Array(8)), 'ERR_WIZER_INVALID_MODULE')
+    await failure(session.instantiate('other', 5), 'ERR_WIZER_OPTION')
+    await session.close()
+    await failure(session.instantiate('other', '(module)'), 'ERR_WIZER_OPTION')
   })
 
   it('goes on after a trap, with what was done until then', async () => {

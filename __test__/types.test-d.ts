@@ -69,8 +69,11 @@ void wizer(5)
 export async function stepByStep(): Promise<Buffer[]> {
   const session: Session = await Session.create('(module)', { timeout: 1000 })
   const sum: number = await session.call('add', 1, 2n, null)
+  const total: number = await session.global('total')
+  await session.register('main')
+  await session.instantiate('plugin', '(module)')
   const first: Buffer = await session.snapshot()
   const { wasm, report }: Snapshot = await session.snapshotWithReport()
   await session.close()
-  return sum > report.outputBytes ? [first] : [wasm]
+  return sum > total + report.outputBytes ? [first] : [wasm]
 }

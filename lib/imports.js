@@ -124,19 +124,23 @@ const isBuffer = (value) => value instanceof ArrayBuffer || value instanceof Sha
 function toItem(value) {
   if (typeof value === 'number' || typeof value === 'bigint') return { kind: 'global', value: [value], mutable: false }
   if (value === null || typeof value !== 'object') return undefined
-  if (isBuffer(value.buffer) && !ArrayBuffer.isView(value)) return { kind: 'memory', contents: new Uint8Array(value.buffer) }
+  if (isBuffer(value.buffer) && !ArrayBuffer.isView(value)) {
+    const shared = value.buffer instanceof SharedArrayBuffer
+    return { kind: 'memory', contents: new Uint8Array(value.buffer), shared, ...(!shared && typeOfMemory(value)) }
+  }
   if (typeof value.get === 'function' && isSize(value.length)) {
     for (let slot = 0; slot < value.length; slot++) {
       if (value.get(slot) !== null) return 'holds a table with something else than null in it'
     }
-    return { kind: 'table', size: value.length }
+    return { kind: 'table', size: value.length, ...typeOfTable(value) }
   }
   if ('initial' in value) {
-    const { initial, maximum, element, contents } = value
+    const { initial, maximum, element, shared, address, contents } = value
     if (!isSize(initial) || (maximum !== undefined && !isSize(maximum))) return 'holds a description whose sizes are no whole numbers'
-    const item = { size: initial, ...(maximum !== undefined && { maximum }) }
-    if (element !== undefined) return { kind: 'table', ...item }
+    const item = { size: initial, ...(maximum !== undefined && { maximum }), ...(address !== undefined && { is64: address === 'i64' }) }
+    if (element !== undefined) return { kind: 'table', ty: element === 'anyfunc' ? 'funcref' : String(element), ...item }
     if (contents !== undefined && !ArrayBuffer.isView(contents) && !isBuffer(contents)) return 'holds a description whose contents are no bytes'
+    if (shared !== undefined) item.shared = Boolean(shared)
     return { kind: 'memory', ...item, ...(contents !== undefined && { contents: toBytes(contents, 'contents') }) }
   }
   if ('value' in value) {
@@ -147,26 +151,38 @@ function toItem(value) {
   return undefined
 }
 
-/** The binary format's codes of the types of globals. */
-const GLOBAL_TYPES = { i32: 0x7f, i64: 0x7e, f32: 0x7d, f64: 0x7c, funcref: 0x70, externref: 0x6f }
+/** The binary format's codes of value types. */
+const REFERENCE_TYPES = { funcref: 0x70, externref: 0x6f, anyref: 0x6e, eqref: 0x6d, i31ref: 0x6c, structref: 0x6b, arrayref: 0x6a }
+const TYPES = { i32: 0x7f, i64: 0x7e, f32: 0x7d, f64: 0x7c, ...REFERENCE_TYPES }
 
-/** What a `WebAssembly.Global` was made as. It does not say, but an instance that imports it can only be made of a module that wants just that. */
-function typeOfGlobal(global) {
-  if (!(global instanceof WebAssembly.Global)) return undefined
-  for (const [ty, code] of Object.entries(GLOBAL_TYPES)) {
-    for (const mutable of [false, true]) {
-      // (module (import "" "" (global …)))
-      const wanting = Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 2, 6, 1, 0, 0, 3, code, Number(mutable))
-      try {
-        new WebAssembly.Instance(new WebAssembly.Module(wanting), { '': { '': global } })
-        return { ty, mutable }
-      } catch {
-        // Not this one.
-      }
+/**
+ * What a `WebAssembly.Global` and the like was made as. It does not say, but an instance that imports it can only be made of
+ * a module that wants just that.
+ *
+ * @param choices pairs of the type of an import in the binary format, and what that is
+ */
+function typeOf(value, choices) {
+  for (const [type, meaning] of choices) {
+    // (module (import "" "" …))
+    const wanting = Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 2, 3 + type.length, 1, 0, 0, ...type)
+    try {
+      new WebAssembly.Instance(new WebAssembly.Module(wanting), { '': { '': value } })
+      return meaning
+    } catch {
+      // Not this one, or not a type that this V8 knows.
     }
   }
   return undefined
 }
+
+const typeOfGlobal = (global) =>
+  typeOf(global, Object.entries(TYPES).flatMap(([ty, code]) => [false, true].map((mutable) => [[3, code, Number(mutable)], { ty, mutable }])))
+
+// Of at least no slots or pages; the flag 4 is for 64-bit addresses.
+const typeOfTable = (table) =>
+  typeOf(table, Object.entries(REFERENCE_TYPES).flatMap(([ty, code]) => [false, true].map((is64) => [[1, code, is64 ? 4 : 0, 0], { ty, is64 }])))
+
+const typeOfMemory = (memory) => typeOf(memory, [false, true].map((is64) => [[2, is64 ? 4 : 0, 0], { is64 }]))
 
 /** A thrown value in one line; throwing one that cannot be shown must not matter. */
 function describe(error) {

@@ -222,9 +222,9 @@ impl Error {
     }
 
     /// An engine's refusal.
-    pub(crate) fn unsupported(message: String) -> Error {
+    pub(crate) fn unsupported(message: impl Into<String>) -> Error {
         Error::Unsupported {
-            message,
+            message: message.into(),
             help: None,
         }
     }

@@ -78,19 +78,21 @@ pub struct Names {
 impl Names {
     /// Names for a run of these modules.
     pub fn new<'m, 'a: 'm>(modules: impl IntoIterator<Item = &'m Module<'a>> + Clone) -> Names {
-        let mut prefix = String::from("wizer:");
-        let taken = |prefix: &str| {
-            modules.clone().into_iter().any(|module| {
-                // A module must not get at another one's by importing them either.
-                let imports = module.imports.iter().map(|import| import.name);
-                let mut names = module.exports.iter().map(|e| e.name).chain(imports);
-                names.any(|name| name.starts_with(prefix))
-            })
+        let mut names = Names {
+            prefix: "wizer:".into(),
         };
-        while taken(&prefix) {
-            prefix.push(':');
+        while modules.clone().into_iter().any(|m| names.are_used_by(m)) {
+            names.prefix.push(':');
         }
-        Names { prefix }
+        names
+    }
+
+    /// Whether a module has such names of its own, or could get at another one's by importing
+    /// them.
+    pub fn are_used_by(&self, module: &Module<'_>) -> bool {
+        let imports = module.imports.iter().map(|import| import.name);
+        let mut names = module.exports.iter().map(|e| e.name).chain(imports);
+        names.any(|name| self.is_added(name))
     }
 
     pub fn memory(&self, index: u32) -> String {

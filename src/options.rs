@@ -50,6 +50,8 @@ pub struct Options {
     pub max_segments: Option<usize>,
     /// For tests: the interpreter leaves the run to compiled code before this call of the host.
     pub leave_at: Option<u64>,
+    /// For tests: what traps before the module is instantiated does not end the run.
+    pub tolerate_traps: bool,
     /// Lets another thread end the run.
     pub interrupt: Option<Arc<Interrupt>>,
     /// Told what the run is doing.
@@ -89,6 +91,9 @@ pub struct ProvidedMemory {
     /// Its size; that of the contents by default.
     pub pages: Option<u64>,
     pub maximum: Option<u64>,
+    /// Whether it is shared, and has 64-bit addresses, where it was made as something.
+    pub shared: Option<bool>,
+    pub memory64: Option<bool>,
     pub contents: Vec<u8>,
 }
 
@@ -97,6 +102,10 @@ pub struct ProvidedMemory {
 pub struct ProvidedTable {
     pub size: u64,
     pub maximum: Option<u64>,
+    /// The name of its elements' type, and whether it has 64-bit addresses, where it was made as
+    /// something.
+    pub element: Option<String>,
+    pub table64: Option<bool>,
 }
 
 /// Called with each phase as it begins, on the thread that works.

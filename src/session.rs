@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wasmparser::FuncType;
+use wasmparser::{FuncType, ValType};
 
-use crate::engine::Engine;
 use crate::engine::stack::on_large_stack;
 use crate::engine::tier::{Job, Ran};
+use crate::engine::{Engine, Prepared};
 use crate::error::Error;
-use crate::instrument::Instrumented;
+use crate::instrument::{Instrumented, has_references};
 use crate::invoke;
-use crate::module::{ExternKind, Module, Validation};
+use crate::module::{ExternKind, Module, Validation, validate};
 use crate::options::{Options, Phase};
 use crate::report::Clock;
 use crate::value::Value;
@@ -30,6 +30,8 @@ pub struct Session {
     options: Options,
     /// How the modules of the run were instrumented, in their order.
     code: Vec<Instrumented>,
+    /// Whether there was a shared memory from the start, for which code is compiled otherwise.
+    shares_memory: bool,
     ran: Ran<()>,
     run: Run,
     called: BTreeSet<String>,
@@ -39,7 +41,7 @@ pub struct Session {
 /// What can be done with an export.
 enum Exported {
     Function(FuncType),
-    Global,
+    Global(ValType),
     Other,
 }
 
@@ -50,7 +52,10 @@ fn exports(module: &Module<'_>) -> BTreeMap<String, Exported> {
                 let ty = module.function_type(export.index).cloned();
                 Exported::Function(ty.unwrap_or_else(|| FuncType::new([], [])))
             }
-            ExternKind::Global => Exported::Global,
+            ExternKind::Global => match module.globals.get(export.index) {
+                Some(global) => Exported::Global(global.ty.content_type),
+                None => Exported::Other,
+            },
             _ => Exported::Other,
         };
         (export.name.to_string(), exported)
@@ -73,7 +78,7 @@ impl Session {
         let module = Module::parse(&wasm)?;
         let sources = Sources::read(&module, &options)?;
         let exports = exports(&module);
-        let (code, ran) = std::thread::scope(|scope| {
+        let (code, shares_memory, ran) = std::thread::scope(|scope| {
             let validation = Validation::begin(scope, sources.of(&wasm), &options.features)?;
             clock.begin(Phase::Instrument);
             let modules = sources.instrument(module)?;
@@ -85,17 +90,20 @@ impl Session {
                 validation: &validation,
             };
             let ran = job.run(&mut clock, &|engine| {
-                steps::instantiate(engine, &modules, &options.preload_calls)
+                steps::instantiate(engine, &modules, &options)
             });
             // An engine may well refuse what is not valid.
             let ran = ran.map_err(|error| validation.wait().err().unwrap_or(error))?;
-            Ok::<_, Error>((modules.into_code(), ran))
+            let mut all = modules.all().iter();
+            let shares_memory = all.any(|prepared| prepared.module.has_shared_memory());
+            Ok::<_, Error>((modules.into_code(), shares_memory, ran))
         })?;
         let (run, mut ran) = ran.split();
         let run = run.map_err(|error| Failure::of(error, ran.engine.host()))?;
         Ok(Session {
             run,
             ran,
+            shares_memory,
             code,
             wasm,
             sources,
@@ -135,10 +143,102 @@ impl Session {
         self.step(|engine| engine.call(main, export, export, args))
     }
 
-    /// Calls an exported function of a preloaded module.
+    /// Lets modules that are instantiated from now on import the module's exports under this name.
     ///
-    /// The output carries nothing of that module: a change of its own state is an error when the
-    /// module is written, unless [`Wizer::allow_preload_changes`](crate::Wizer::allow_preload_changes) says otherwise.
+    /// # Errors
+    ///
+    /// [`Error::Option`] where there is a module of this name.
+    ///
+    /// ```
+    /// let wat = r#"(module (memory (export "memory") 1)
+    ///   (func (export "peek") (result i32) (i32.load (i32.const 8))))"#;
+    /// let side = r#"(module (import "env" "memory" (memory 1)) (data (i32.const 8) "*"))"#;
+    /// let mut session = wizer::Wizer::new().session(wat.as_bytes())?;
+    /// session.register("env")?;
+    /// session.instantiate("side", side.as_bytes())?;
+    /// assert_eq!(session.call("peek", &[])?, [wizer::Value::I32(42)]);
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn register(&mut self, name: &str) -> Result<(), Error> {
+        self.sources.is_free(name)?;
+        self.ran.engine.register(self.run.main, name)?;
+        self.sources.register_main(name);
+        Ok(())
+    }
+
+    /// Instantiates one module more, given in the binary or the text format, as a dynamic linker
+    /// does: it can import from what was preloaded, from those that were instantiated like this
+    /// before, and from the module itself where that is [registered](Session::register). Its start
+    /// function and `_initialize` are called.
+    ///
+    /// What it leaves in memories and tables of the module is written with them. The output
+    /// carries nothing else of it, as with preloaded modules: a later change of its own state is
+    /// an error when the module is written, unless
+    /// [`Wizer::allow_preload_changes`](crate::Wizer::allow_preload_changes) says otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] where there is a module of this name, [`Error::Unsupported`] where the
+    /// session's engine cannot run it, and those of a preloaded module. What it did before it
+    /// failed remains, and the session can go on.
+    ///
+    /// ```
+    /// use wizer::Value;
+    /// let wat = r#"(module (table (export "table") 2 funcref)
+    ///   (func $answer (export "answer") (result i32) (i32.const 42))
+    ///   (func (export "call") (param i32) (result i32)
+    ///     (call_indirect (result i32) (local.get 0))))"#;
+    /// let side = r#"(module
+    ///   (import "main" "table" (table 2 funcref))
+    ///   (import "main" "answer" (func $answer (result i32)))
+    ///   (elem (i32.const 1) $answer))"#;
+    /// let mut session = wizer::Wizer::new().session(wat.as_bytes())?;
+    /// session.register("main")?;
+    /// session.instantiate("side", side.as_bytes())?;
+    /// let wasm = session.snapshot()?.wasm;
+    /// let mut session = wizer::Wizer::new().session(&wasm)?;
+    /// assert_eq!(session.call("call", &[Value::I32(1)])?, [Value::I32(42)]);
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn instantiate(&mut self, name: &str, wasm: &[u8]) -> Result<(), Error> {
+        self.sources.is_free(name)?;
+        let result = self.instantiate_beside(name, wasm);
+        result.map_err(|error| error.in_preload(name))
+    }
+
+    fn instantiate_beside(&mut self, name: &str, wasm: &[u8]) -> Result<(), Error> {
+        let wasm = to_binary(wasm)?.into_owned();
+        let module = Module::parse(&wasm)?;
+        validate(&wasm, &self.options.features)?;
+        let names = &self.code[0].names;
+        if names.are_used_by(&module) {
+            return Err(Error::option(format!(
+                "the module `{name}` imports or exports a name that the session uses itself"
+            )));
+        }
+        if module.imports_shared_memory() && !self.shares_memory {
+            return Err(Error::unsupported(
+                "a shared memory of a module that was not there from the start cannot be shared",
+            ));
+        }
+        let identify = has_references(&Module::parse(&self.wasm)?);
+        let mut prepared = Prepared::new(module, names, identify);
+        let number = self.ran.engine.load(&prepared)?;
+        let (instance, baseline) = self.step(|engine| {
+            let added = prepared.code.functions.len();
+            engine.host().limiter.does_not_count(added);
+            let instance = steps::beside(engine, number, &prepared, name)?;
+            Ok((instance, steps::state_of(engine, instance, &prepared)?))
+        })?;
+        prepared.has_run();
+        self.code.push(prepared.code);
+        let position = self.sources.add(name, wasm);
+        self.run.add(position, instance, baseline);
+        Ok(())
+    }
+
+    /// Calls an exported function of a preloaded module, or of one that was
+    /// [instantiated](Session::instantiate) beside it.
     ///
     /// # Errors
     ///
@@ -149,10 +249,10 @@ impl Session {
     /// let env = r#"(module (func (export "half") (param i32) (result i32)
     ///   (i32.shr_s (local.get 0) (i32.const 1))))"#;
     /// let mut session = wizer::Wizer::new().preload_bytes("env", env).session(b"(module)")?;
-    /// assert_eq!(session.call_preload("env", "half", &[Value::I32(84)])?, [Value::I32(42)]);
+    /// assert_eq!(session.call_beside("env", "half", &[Value::I32(84)])?, [Value::I32(42)]);
     /// # Ok::<(), wizer::Error>(())
     /// ```
-    pub fn call_preload(
+    pub fn call_beside(
         &mut self,
         module: &str,
         export: &str,
@@ -161,7 +261,11 @@ impl Session {
         let modules = self.sources.again(Module::parse(&self.wasm)?, &self.code)?;
         let position = modules.callable(module, export, args)?;
         drop(modules);
-        let instance = self.run.preloaded(position);
+        let Some(instance) = self.run.other(position) else {
+            return Err(Error::option(format!(
+                "the module `{module}` trapped and cannot be called"
+            )));
+        };
         let result = self.step(|engine| engine.call(instance, export, export, args));
         result.map_err(|error| error.in_preload(module))
     }
@@ -205,6 +309,21 @@ impl Session {
         }
     }
 
+    /// The type of what an exported global holds.
+    ///
+    /// ```
+    /// let wat = r#"(module (global (export "answer") i32 (i32.const 42)))"#;
+    /// let session = wizer::Wizer::new().session(wat.as_bytes())?;
+    /// assert_eq!(session.global_type("answer"), Some(wizer::ValType::I32));
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn global_type(&self, export: &str) -> Option<ValType> {
+        match self.exports.get(export)? {
+            Exported::Global(ty) => Some(*ty),
+            _ => None,
+        }
+    }
+
     /// What the guest has written since it was last asked for, to standard output and to standard
     /// error, where that is captured.
     #[cfg(all(feature = "napi", not(test)))]
@@ -225,7 +344,7 @@ impl Session {
     /// # Ok::<(), wizer::Error>(())
     /// ```
     pub fn global(&mut self, export: &str) -> Result<Value, Error> {
-        if !matches!(self.exports.get(export), Some(Exported::Global)) {
+        if self.global_type(export).is_none() {
             return Err(Error::option(format!(
                 "the module exports no global `{export}`"
             )));

@@ -14,7 +14,7 @@ use crate::engine::{Engine, StoreData};
 use crate::error::Error;
 use crate::host::HostState;
 use crate::module::{Module, Validation};
-use crate::options::{Options, Phase, PreloadCall};
+use crate::options::{Options, Phase};
 use crate::report::{Clock, Report};
 use crate::session::Session;
 use modules::{Modules, Sources, to_binary};
@@ -206,7 +206,7 @@ fn pipeline(
             validation: &validation,
         };
         let ran = job.run(&mut clock, &|engine| {
-            initialize(engine, &plan, &modules, &options.preload_calls)
+            initialize(engine, &plan, &modules, options)
         });
         let mut ran = match ran {
             Ok(ran) => ran,
@@ -236,9 +236,9 @@ fn initialize(
     engine: &mut dyn Engine,
     plan: &Plan,
     modules: &Modules<'_>,
-    preload_calls: &[PreloadCall],
+    options: &Options,
 ) -> Result<Run, Error> {
-    let run = steps::instantiate(engine, modules, preload_calls)?;
+    let run = steps::instantiate(engine, modules, options)?;
     if plan.reactor {
         engine.call(run.main, REACTOR_INIT, REACTOR_INIT, &[])?;
     }

@@ -7,12 +7,15 @@ use std::sync::Arc;
 
 use wasmparser::FuncType;
 use wasmtime::{
-    AsContext, AsContextMut, Config, Extern, Func, Global, Instance, Linker, RootScope, Store, Val,
+    AsContextMut, Config, Extern, Func, Global, Instance, Linker, RootScope, Store, Val,
 };
 
 use super::objects::{self, Objects};
 use super::stack::MAX_WASM_STACK;
-use super::{CallError, Engine, InstanceId, Prepared, count_of_arguments, imported_function_types};
+use super::{
+    CallError, Engine, InstanceId, Prepared, count_of_arguments, imported_function_types,
+    name_is_taken,
+};
 use crate::error::{Error, Frame, Trap, TrapReason};
 use crate::host::{Binding, Caller, Guest, HostState, Imports, Limiter};
 use crate::instrument::Names;
@@ -154,6 +157,17 @@ struct Loaded {
     functions: u32,
 }
 
+impl Loaded {
+    fn new(module: wasmtime::Module, prepared: &Prepared<'_>) -> Loaded {
+        Loaded {
+            module,
+            function_types: imported_function_types(&prepared.module),
+            code_shift: prepared.code.code_shift,
+            functions: prepared.module.functions.len(),
+        }
+    }
+}
+
 /// An instance.
 struct Instantiated {
     instance: Instance,
@@ -217,12 +231,7 @@ impl Compiler {
             None => Linker::new(&engine),
         };
         let loaded = code.modules.into_iter().zip(modules);
-        let loaded = loaded.map(|(compiled, prepared)| Loaded {
-            module: compiled,
-            function_types: imported_function_types(&prepared.module),
-            code_shift: prepared.code.code_shift,
-            functions: prepared.module.functions.len(),
-        });
+        let loaded = loaded.map(|(compiled, prepared)| Loaded::new(compiled, prepared));
         Ok(Compiler {
             strategy,
             store,
@@ -411,7 +420,7 @@ impl Engine for Compiler {
         self.strategy.name()
     }
 
-    fn instantiate(&mut self, id: usize, name: Option<&str>) -> Result<InstanceId, Error> {
+    fn instantiate(&mut self, id: usize) -> Result<InstanceId, Error> {
         let externs = self.resolve(id)?;
         let Loaded {
             module,
@@ -448,11 +457,6 @@ impl Engine for Compiler {
                 None => Error::unsupported(e.to_string()),
             }
         })?;
-        if let Some(name) = name {
-            self.linker
-                .instance(&mut self.store, name, instance)
-                .map_err(|e| Error::option(format!("cannot preload `{name}`: {}", text(&e))))?;
-        }
         let memories = instance
             .exports(&mut self.store)
             .map(|export| (export.name().to_string(), export.into_extern()))
@@ -460,6 +464,27 @@ impl Engine for Compiler {
             .collect();
         self.instances.push(Instantiated { instance, memories });
         Ok(InstanceId(self.instances.len() - 1))
+    }
+
+    fn register(&mut self, instance: InstanceId, name: &str) -> Result<(), Error> {
+        let instance = self.instances[instance.0].instance;
+        match self.linker.instance(&mut self.store, name, instance) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(name_is_taken(name, &text(&error))),
+        }
+    }
+
+    fn load(&mut self, module: &Prepared<'_>) -> Result<usize, Error> {
+        let engine = self.store.engine().clone();
+        let code = Code::compile(
+            self.strategy,
+            engine,
+            std::slice::from_ref(&module.code.bytes),
+        )?;
+        let compiled = code.modules.into_iter();
+        self.modules
+            .extend(compiled.map(|compiled| Loaded::new(compiled, module)));
+        Ok(self.modules.len() - 1)
     }
 
     fn call(
@@ -767,13 +792,13 @@ fn from_val(mut store: impl AsContextMut, value: &Val) -> Value {
             let raw: *mut c_void = func.to_raw(&mut store);
             Reference::Func(raw as usize as u64)
         }
-        Val::ExternRef(Some(reference)) => from_extern(&store, *reference),
+        Val::ExternRef(Some(reference)) => from_extern(&mut store, *reference),
         Val::AnyRef(Some(any)) => match (any.as_i31(&store), any.is_eqref(&store)) {
             (Ok(Some(i31)), _) => Reference::I31(i31.get_u32()),
             (_, Ok(true)) => Reference::Object,
             // It came from the host.
             _ => match wasmtime::ExternRef::convert_any(&mut store, *any) {
-                Ok(reference) => from_extern(&store, reference),
+                Ok(reference) => from_extern(&mut store, reference),
                 Err(_) => Reference::Object,
             },
         },
@@ -783,14 +808,20 @@ fn from_val(mut store: impl AsContextMut, value: &Val) -> Value {
     Value::Ref(reference)
 }
 
-/// A reference of the host; of another host, or an object that went out, where it has no number.
+/// A reference of the host, or what went out as one; an object where it is of another host.
 fn from_extern(
-    store: impl AsContext,
+    mut store: impl AsContextMut,
     reference: wasmtime::Rooted<wasmtime::ExternRef>,
 ) -> Reference {
     let data = reference.data(&store).ok().flatten();
-    let number = data.and_then(|data| data.downcast_ref::<u32>().copied());
-    number.map_or(Reference::Object, Reference::Extern)
+    if let Some(number) = data.and_then(|data| data.downcast_ref::<u32>().copied()) {
+        return Reference::Extern(number);
+    }
+    let inside = wasmtime::AnyRef::convert_extern(&mut store, reference);
+    match inside.and_then(|any| any.as_i31(&store)) {
+        Ok(Some(i31)) => Reference::I31(i31.get_u32()),
+        _ => Reference::Object,
+    }
 }
 
 /// A value of this type. The error says what does not fit.
@@ -848,7 +879,13 @@ fn to_reference(
         }
         Reference::I31(bits) => {
             let i31 = wasmtime::I31::wrapping_u32(bits);
-            Some(wasmtime::AnyRef::from_i31(&mut store, i31).into())
+            let any = wasmtime::AnyRef::from_i31(&mut store, i31);
+            match is_extern {
+                true => wasmtime::ExternRef::convert_any(&mut store, any)
+                    .ok()
+                    .map(Val::from),
+                false => Some(any.into()),
+            }
         }
         Reference::Func(number) if store.as_context().data().handed_out.contains(&number) => {
             // SAFETY: the number is what `Func::to_raw` gave for a function of this store, which

@@ -10,7 +10,10 @@ use wasmi::{
 use wasmi_core::LimiterError;
 use wasmparser::FuncType;
 
-use super::{CallError, Engine, InstanceId, Prepared, count_of_arguments, imported_function_types};
+use super::{
+    CallError, Engine, InstanceId, Prepared, count_of_arguments, imported_function_types,
+    name_is_taken,
+};
 use crate::error::{Error, Frame, Trap, TrapReason};
 use crate::host::{Binding, Caller, Guest, HostState, Imports, Limiter};
 use crate::instrument::Names;
@@ -74,6 +77,16 @@ struct Loaded {
     function_types: Vec<Option<FuncType>>,
 }
 
+impl Loaded {
+    fn new(engine: &wasmi::Engine, prepared: &Prepared<'_>) -> Result<Loaded, Error> {
+        let module = wasmi::Module::new(engine, &prepared.code.bytes[..]);
+        Ok(Loaded {
+            module: module.map_err(|error| Error::unsupported(error.to_string()))?,
+            function_types: imported_function_types(&prepared.module),
+        })
+    }
+}
+
 /// wasmi with one store.
 pub struct Interpreter {
     store: Store<Data>,
@@ -99,13 +112,9 @@ impl Interpreter {
     ) -> Result<Interpreter, Error> {
         let metered = pause.is_some() || host.interrupt.is_some();
         let engine = wasmi::Engine::new(&config(features, metered));
-        let loaded = modules.iter().map(|prepared| {
-            let module = wasmi::Module::new(&engine, &prepared.code.bytes[..]);
-            Ok(Loaded {
-                module: module.map_err(|error| Error::unsupported(error.to_string()))?,
-                function_types: imported_function_types(&prepared.module),
-            })
-        });
+        let loaded = modules
+            .iter()
+            .map(|prepared| Loaded::new(&engine, prepared));
         let loaded = loaded.collect::<Result<_, Error>>()?;
         let data = Data {
             host,
@@ -300,21 +309,33 @@ impl Engine for Interpreter {
         "wasmi"
     }
 
-    fn instantiate(&mut self, id: usize, name: Option<&str>) -> Result<InstanceId, Error> {
+    fn instantiate(&mut self, id: usize) -> Result<InstanceId, Error> {
         let externs = self.resolve(id)?;
         // The start function was taken out, and nothing else could cost much. Without a meter
         // there is nothing to set.
         let _ = self.store.set_fuel(SLICE);
         let instance = Instance::new(&mut self.store, &self.modules[id].module, &externs)
             .map_err(|error| self.failure(error, None))?;
-        if let Some(name) = name {
-            let exports = instance.exports(&self.store);
-            let named =
-                exports.map(|e| ((name.to_string(), e.name().to_string()), e.into_extern()));
-            self.linked.extend(named.collect::<Vec<_>>());
-        }
         self.instances.push(instance);
         Ok(InstanceId(self.instances.len() - 1))
+    }
+
+    fn register(&mut self, instance: InstanceId, name: &str) -> Result<(), Error> {
+        for export in self.instances[instance.0].exports(&self.store) {
+            let names = (name.to_string(), export.name().to_string());
+            if self.linked.contains_key(&names) {
+                let what = format!("`{}` is exported under this name already", names.1);
+                return Err(name_is_taken(name, &what));
+            }
+            self.linked.insert(names, export.into_extern());
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, module: &Prepared<'_>) -> Result<usize, Error> {
+        let loaded = Loaded::new(self.store.engine(), module)?;
+        self.modules.push(loaded);
+        Ok(self.modules.len() - 1)
     }
 
     fn call(

@@ -53,9 +53,13 @@ pub trait Engine: Send {
 
     /// Instantiates one of the engine's modules. The start function was taken out and does not
     /// run.
-    ///
-    /// With a name, later modules can import the instance's exports under that name.
-    fn instantiate(&mut self, module: usize, name: Option<&str>) -> Result<InstanceId, Error>;
+    fn instantiate(&mut self, module: usize) -> Result<InstanceId, Error>;
+
+    /// Lets modules that are instantiated from now on import an instance's exports under a name.
+    fn register(&mut self, instance: InstanceId, name: &str) -> Result<(), Error>;
+
+    /// Takes one module more, to be instantiated by the number that it gets.
+    fn load(&mut self, module: &Prepared<'_>) -> Result<usize, Error>;
 
     /// Calls an exported function. `label` is what an error calls it.
     fn call(
@@ -158,6 +162,11 @@ impl State for Live<'_> {
             Err(other) => Err(other),
         }
     }
+}
+
+/// Two instances cannot export the same thing under one name.
+fn name_is_taken(name: &str, why: &str) -> Error {
+    Error::option(format!("nothing can be imported from `{name}`: {why}"))
 }
 
 /// The types of a module's imported functions, in the order of its imports; `None` for imports

@@ -373,10 +373,11 @@ impl Job<'_, '_> {
             settings: Settings {
                 features: self.options.features,
                 interruptible: self.options.interrupt.is_some(),
-                shares_memory: self
-                    .modules
-                    .iter()
-                    .any(|m| m.module.imports_shared_memory()),
+                shares_memory: self.modules.iter().any(|prepared| match self.goes_on {
+                    // A module that comes later may import it.
+                    true => prepared.module.has_shared_memory(),
+                    false => prepared.module.imports_shared_memory(),
+                }),
             },
             modules: self.modules.iter().map(|m| m.code.bytes.clone()).collect(),
             cache: self.cache().filter(|_| keep),

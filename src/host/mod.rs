@@ -265,6 +265,11 @@ pub(crate) struct Limiter {
 const BYTES_PER_SLOT: u64 = 8;
 
 impl Limiter {
+    /// Slots that instrumentation is going to add.
+    pub fn does_not_count(&mut self, added_slots: usize) {
+        self.ours += added_slots as u64 * BYTES_PER_SLOT;
+    }
+
     /// Takes note of growth. Growth beyond the limit is an error and not a `-1` for the guest:
     /// what it would make of that is state that no run without the limit would reach.
     pub fn grow(&mut self, what: &'static str, from: u64, to: u64) -> Result<(), TrapReason> {

@@ -13,7 +13,7 @@ use std::ops::Range;
 use wasmparser::{ConstExpr, FuncType, GlobalType, MemoryType, RefType, TableType, TypeRef};
 
 pub use init::SharedMemoryInit;
-pub use types::{needs_collector, signature, val_type_name};
+pub use types::{is_external, needs_collector, signature, val_type_name};
 pub use validate::{Features, Validation, validate};
 
 /// Section ids, as the binary format numbers them.
@@ -316,6 +316,11 @@ impl<'a> Module<'a> {
             && self
                 .function_type(export.index)
                 .is_some_and(|ty| ty.params().is_empty() && ty.results().is_empty())
+    }
+
+    /// Whether a memory that it defines or imports is shared.
+    pub fn has_shared_memory(&self) -> bool {
+        self.memories.all().any(|(_, memory)| memory.shared)
     }
 
     /// Whether a memory that it imports is shared.

@@ -31,6 +31,17 @@ pub fn needs_collector(ty: RefType) -> bool {
     }
 }
 
+/// Whether references of this type are external ones.
+pub fn is_external(ty: RefType) -> bool {
+    matches!(
+        ty.heap_type(),
+        HeapType::Abstract {
+            ty: AbstractHeapType::Extern | AbstractHeapType::NoExtern,
+            ..
+        }
+    )
+}
+
 /// A function type in the text format's terms: `(i32, i64) -> (f32)`.
 pub fn signature(ty: &FuncType) -> String {
     let list = |types: &[ValType]| {

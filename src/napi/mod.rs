@@ -59,9 +59,12 @@ pub struct ImportItem {
     pub contents: Option<Uint8Array>,
     /// A global's value, alone.
     pub value: Option<JsValues>,
-    /// The type of a global, and whether it is mutable, where that is known.
+    /// What it was made as, where that is known: the type of a global or of a table's elements,
+    /// whether a global is mutable, a memory shared, and whether addresses have 64 bits.
     pub ty: Option<String>,
     pub mutable: Option<bool>,
+    pub shared: Option<bool>,
+    pub is_64: Option<bool>,
 }
 
 /// A function that is provided, by the names under which modules import it.
@@ -179,6 +182,40 @@ impl Run {
         self.step(env, Step::Call(name, args.ok_or_else(misfit)?), in_worker)
     }
 
+    /// Reads an exported global of the session's module.
+    #[napi(catch_unwind)]
+    pub fn read_global(
+        &self,
+        env: Env,
+        name: String,
+        in_worker: bool,
+    ) -> napi::Result<AsyncTask<StepTask>> {
+        self.step(env, Step::Global(name), in_worker)
+    }
+
+    /// Lets other modules of the session import its module's exports.
+    #[napi(catch_unwind)]
+    pub fn register(
+        &self,
+        env: Env,
+        name: String,
+        in_worker: bool,
+    ) -> napi::Result<AsyncTask<StepTask>> {
+        self.step(env, Step::Register(name), in_worker)
+    }
+
+    /// Instantiates one module more in the session.
+    #[napi(catch_unwind)]
+    pub fn instantiate(
+        &self,
+        env: Env,
+        name: String,
+        wasm: Uint8Array,
+        in_worker: bool,
+    ) -> napi::Result<AsyncTask<StepTask>> {
+        self.step(env, Step::Instantiate(name, wasm.to_vec()), in_worker)
+    }
+
     /// Writes the session's module as it is.
     #[napi(catch_unwind)]
     pub fn write(&self, env: Env, in_worker: bool) -> napi::Result<AsyncTask<StepTask>> {
@@ -201,6 +238,15 @@ impl Run {
             params: link::type_names(ty.params()),
             results: link::type_names(ty.results()),
         })
+    }
+
+    /// The type of a global that the session's module exports, or nothing where there is none.
+    /// Not while a step goes on.
+    #[napi(catch_unwind)]
+    pub fn global_type(&self, name: String) -> Option<String> {
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let ty = session.as_ref()?.global_type(&name)?;
+        link::type_names(&[ty]).pop()
     }
 
     fn step(&self, env: Env, step: Step, in_worker: bool) -> napi::Result<AsyncTask<StepTask>> {

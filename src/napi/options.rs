@@ -193,11 +193,15 @@ fn item(given: ImportItem) -> Result<ProvidedItem, Error> {
         "memory" => Item::Memory(ProvidedMemory {
             pages: given.size.map(whole),
             maximum,
+            shared: given.shared,
+            memory64: given.is_64,
             contents: given.contents.map_or_else(Vec::new, |bytes| bytes.to_vec()),
         }),
         "table" => Item::Table(ProvidedTable {
             size: given.size.map_or(0, whole),
             maximum,
+            element: given.ty,
+            table64: given.is_64,
         }),
         _ => {
             let value = given.value.and_then(|value| value.0.first().copied());

@@ -19,6 +19,9 @@ pub type Slot = Arc<Mutex<Option<Session>>>;
 pub enum Step {
     Open(Box<SendWizer>, Vec<u8>),
     Call(String, Vec<Value>),
+    Global(String),
+    Register(String),
+    Instantiate(String, Vec<u8>),
     Snapshot,
     Close,
 }
@@ -75,6 +78,12 @@ fn step(slot: &Slot, step: &mut Step) -> Result<Stepped, Box<Failure>> {
     };
     let done = match step {
         Step::Call(name, args) => session.call(name, args).map(Stepped::Values),
+        Step::Global(name) => session.global(name).map(|v| Stepped::Values(vec![v])),
+        Step::Register(name) => session.register(name).map(|()| Stepped::Nothing),
+        Step::Instantiate(name, wasm) => {
+            let done = session.instantiate(name, wasm);
+            done.map(|()| Stepped::Nothing)
+        }
         _ => session
             .snapshot()
             .map(|outcome| Stepped::Written(Box::new(outcome))),

@@ -37,7 +37,7 @@ use wasm_encoder::{ConstExpr, Instruction};
 use wasmparser::{RefType, TypeRef, ValType};
 
 use crate::error::Error;
-use crate::module::{ExternKind, Module, SegmentMode, section};
+use crate::module::{self, ExternKind, Module, SegmentMode, section};
 use crate::snapshot::references::Item;
 use crate::snapshot::{Constant, Snapshot};
 use crate::splice::{Rope, Splice, leading_count_len};
@@ -225,7 +225,11 @@ fn reference(item: Item, ty: RefType) -> ConstExpr {
         }
         Item::Func(index) => ConstExpr::ref_func(index),
         Item::I31(value) => {
-            ConstExpr::extended([Instruction::I32Const(value as i32), Instruction::RefI31])
+            let mut made = vec![Instruction::I32Const(value as i32), Instruction::RefI31];
+            if module::is_external(ty) {
+                made.push(Instruction::ExternConvertAny);
+            }
+            ConstExpr::extended(made)
         }
     }
 }

@@ -15,7 +15,7 @@ pub enum Item {
     Null,
     /// A function of the module, by its index.
     Func(u32),
-    /// An unboxed integer.
+    /// An unboxed integer; an external one in a place for such references.
     I31(u32),
 }
 
@@ -238,5 +238,12 @@ fn constant(expr: &ConstExpr<'_>) -> Option<Item> {
         },
         _ => return None,
     };
-    matches!(next()?, Operator::End).then_some(item)
+    match (item, next()?) {
+        (_, Operator::End) => Some(item),
+        // The place's type says that it is one.
+        (Item::I31(_), Operator::ExternConvertAny) => {
+            matches!(next()?, Operator::End).then_some(item)
+        }
+        _ => None,
+    }
 }

@@ -388,6 +388,8 @@ impl Wizer {
         let memory = ProvidedMemory {
             pages,
             maximum: None,
+            shared: None,
+            memory64: None,
             contents: contents.into(),
         };
         self.item(module, name, Item::Memory(memory))
@@ -409,8 +411,13 @@ impl Wizer {
         name: impl Into<String>,
         size: u64,
     ) -> &mut Self {
-        let maximum = None;
-        self.item(module, name, Item::Table(ProvidedTable { size, maximum }))
+        let table = ProvidedTable {
+            size,
+            maximum: None,
+            element: None,
+            table64: None,
+        };
+        self.item(module, name, Item::Table(table))
     }
 
     /// Provides a global that modules may import, with this value: a number of its type, or a
@@ -525,6 +532,14 @@ impl Wizer {
     #[doc(hidden)]
     pub fn leave_at(&mut self, call: u64) -> &mut Self {
         self.options.leave_at = Some(call);
+        self
+    }
+
+    /// For tests: whether a run goes on where a preloaded module or a call of one traps, with what
+    /// that has left behind.
+    #[doc(hidden)]
+    pub fn tolerate_traps(&mut self, tolerate: bool) -> &mut Self {
+        self.options.tolerate_traps = tolerate;
         self
     }
 

@@ -21,6 +21,18 @@ pub struct Sources {
     preloads: Vec<(String, Vec<u8>)>,
     provided: usize,
     observer: Option<Vec<u8>>,
+    /// The modules that were instantiated after the one that is initialized, by name.
+    later: Vec<(String, Vec<u8>)>,
+    names: Vec<Registered>,
+}
+
+/// A name from which the exports of a module can be imported.
+#[derive(Clone)]
+struct Registered {
+    name: String,
+    position: usize,
+    /// The first module that can.
+    since: usize,
 }
 
 impl Sources {
@@ -38,11 +50,67 @@ impl Sources {
                 provided::modules(&options.items, &importers)?
             }
         };
+        let provides = provided.len();
+        let preloads: Vec<_> = provided.into_iter().chain(preloads).collect();
+        let names = preloads.iter().enumerate();
+        let names = names.map(|(position, (name, _))| Registered {
+            name: name.clone(),
+            position,
+            since: position + 1,
+        });
         Ok(Sources {
-            provided: provided.len(),
-            preloads: provided.into_iter().chain(preloads).collect(),
+            names: names.collect(),
+            provided: provides,
+            preloads,
             observer: observer(module),
+            later: Vec::new(),
         })
+    }
+
+    /// The position of the module that is initialized.
+    fn main(&self) -> usize {
+        self.preloads.len() + usize::from(self.observer.is_some())
+    }
+
+    /// How many modules there are.
+    fn len(&self) -> usize {
+        self.main() + 1 + self.later.len()
+    }
+
+    /// Whether modules can be called, or imported from, by this name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] where there is one of this name.
+    pub fn is_free(&self, name: &str) -> Result<(), Error> {
+        let mut names = self.names.iter().filter(|of| of.position >= self.provided);
+        match names.any(|of| of.name == name) {
+            true => Err(Error::option(format!(
+                "there is a module of the name `{name}` already"
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    /// From now on, the module that is initialized can be imported from.
+    pub fn register_main(&mut self, name: &str) {
+        self.names.push(Registered {
+            name: name.into(),
+            position: self.main(),
+            since: self.len(),
+        });
+    }
+
+    /// Takes note of one module more. Returns its position.
+    pub fn add(&mut self, name: &str, wasm: Vec<u8>) -> usize {
+        let position = self.len();
+        self.later.push((name.into(), wasm));
+        self.names.push(Registered {
+            name: name.into(),
+            position,
+            since: position + 1,
+        });
+        position
     }
 
     /// The modules of users: the preloaded ones, by name, and the one that is initialized.
@@ -59,11 +127,17 @@ impl Sources {
             modules.push(Module::parse(observer)?);
         }
         modules.push(main);
+        modules.extend(parse(&self.later)?);
         Ok(modules)
     }
 
-    fn names(&self) -> Vec<String> {
-        self.preloads.iter().map(|(name, _)| name.clone()).collect()
+    fn modules<'s>(&self, all: Vec<Prepared<'s>>) -> Modules<'s> {
+        Modules {
+            all,
+            names: self.names.clone(),
+            provided: self.provided,
+            main: self.main(),
+        }
     }
 
     /// Makes the modules ready to run.
@@ -74,11 +148,7 @@ impl Sources {
         let prepared = modules
             .into_iter()
             .map(|m| Prepared::new(m, &names, identify));
-        Ok(Modules::new(
-            prepared.collect(),
-            self.names(),
-            self.provided,
-        ))
+        Ok(self.modules(prepared.collect()))
     }
 
     /// The modules as they were made ready before.
@@ -92,11 +162,7 @@ impl Sources {
             module,
             code: code.clone(),
         });
-        Ok(Modules::new(
-            prepared.collect(),
-            self.names(),
-            self.provided,
-        ))
+        Ok(self.modules(prepared.collect()))
     }
 }
 
@@ -146,10 +212,11 @@ pub fn to_binary(wasm: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
 /// The modules of a run, in the order of their instantiation.
 pub struct Modules<'a> {
     all: Vec<Prepared<'a>>,
-    /// The names of the preloaded modules, which come first.
-    names: Vec<String>,
-    /// How many of these only export what the caller provides.
+    names: Vec<Registered>,
+    /// How many of them, the first ones, only export what the caller provides.
     provided: usize,
+    /// The position of the one that is initialized.
+    main: usize,
 }
 
 /// Where a thing comes from that a module defines or imports.
@@ -162,16 +229,6 @@ pub enum Source {
 }
 
 impl<'a> Modules<'a> {
-    /// The preloaded modules under their names, the module's observer where it has one, and the
-    /// module itself.
-    pub fn new(all: Vec<Prepared<'a>>, names: Vec<String>, provided: usize) -> Modules<'a> {
-        Modules {
-            all,
-            names,
-            provided,
-        }
-    }
-
     /// Whether the preloaded module of this position only exports what the caller provides.
     pub fn is_provided(&self, position: usize) -> bool {
         position < self.provided
@@ -195,18 +252,23 @@ impl<'a> Modules<'a> {
 
     /// The module that is initialized.
     pub fn main(&self) -> &Prepared<'a> {
-        self.all.last().expect("the module itself")
+        &self.all[self.main]
     }
 
     /// The position of the module that is initialized.
     pub fn main_position(&self) -> usize {
-        self.all.len() - 1
+        self.main
     }
 
-    /// The preloaded modules: position, name and module.
+    /// The modules besides that one: position, name and module.
+    pub fn others(&self) -> impl Iterator<Item = (usize, &str, &Prepared<'a>)> {
+        let others = self.names.iter().filter(|of| of.position != self.main);
+        others.map(|of| (of.position, of.name.as_str(), &self.all[of.position]))
+    }
+
+    /// Those of them that come before it.
     pub fn preloads(&self) -> impl Iterator<Item = (usize, &str, &Prepared<'a>)> {
-        let named = self.names.iter().zip(&self.all).enumerate();
-        named.map(|(position, (name, module))| (position, name.as_str(), module))
+        self.others().filter(|(position, ..)| *position < self.main)
     }
 
     /// How many of them only export what the caller provides.
@@ -214,24 +276,26 @@ impl<'a> Modules<'a> {
         self.provided
     }
 
-    /// The position of a preloaded module that is to be called.
+    /// The position of a module that is to be called besides the one that is initialized.
     ///
     /// # Errors
     ///
     /// Where there is none of this name, or what it exports cannot be called so.
     pub fn callable(&self, name: &str, export: &str, args: &[Value]) -> Result<usize, Error> {
-        let mut named = self.preloads().filter(|(position, found, _)| {
+        let mut named = self.others().filter(|(position, found, _)| {
             // What the caller provides goes by the same names.
             *found == name && !self.is_provided(*position)
         });
         let Some((position, _, prepared)) = named.next() else {
-            return Err(Error::option(format!("no module `{name}` is preloaded")));
+            return Err(Error::option(format!(
+                "there is no module `{name}` to call"
+            )));
         };
         let module = &prepared.module;
         let function = module.export(export).filter(|e| e.kind == ExternKind::Func);
         let Some(ty) = function.and_then(|e| module.function_type(e.index)) else {
             return Err(Error::option(format!(
-                "the preloaded module `{name}` exports no function `{export}`"
+                "the module `{name}` exports no function `{export}`"
             )));
         };
         invoke::check(export, ty, args)?;
@@ -240,8 +304,8 @@ impl<'a> Modules<'a> {
 
     /// The module's observer and its position.
     pub fn observer(&self) -> Option<(usize, &Prepared<'a>)> {
-        let position = self.names.len();
-        (position < self.main_position()).then(|| (position, &self.all[position]))
+        let position = self.preloads().count();
+        (position < self.main).then(|| (position, &self.all[position]))
     }
 
     /// Where a thing of a module comes from.
@@ -250,11 +314,11 @@ impl<'a> Modules<'a> {
         let Some(import) = module.import(kind, index) else {
             return Source::Module(position, index);
         };
-        let from = self.preloads().take(position);
-        let from = from.filter(|(_, name, _)| *name == import.module);
-        let mut exports = from.filter_map(|(position, _, prepared)| {
-            let export = prepared.module.export(import.name)?;
-            (export.kind == kind).then_some((position, export.index))
+        let from = self.names.iter().filter(|of| of.since <= position);
+        let from = from.filter(|of| of.name == import.module);
+        let mut exports = from.filter_map(|of| {
+            let export = self.all[of.position].module.export(import.name)?;
+            (export.kind == kind).then_some((of.position, export.index))
         });
         match exports.next() {
             Some((position, index)) => self.source(position, kind, index),

@@ -58,6 +58,11 @@ fn module(item: &ProvidedItem, importer: &Module<'_>, ty: TypeRef) -> Result<Vec
     };
     match (&item.item, ty) {
         (Item::Memory(memory), TypeRef::Memory(mut ty)) => {
+            let wanted = [
+                (memory.shared, ty.shared, "shared memory"),
+                (memory.memory64, ty.memory64, "memory of 64-bit addresses"),
+            ];
+            wanted.into_iter().try_for_each(agrees)?;
             let page = 1u64 << ty.page_size_log2.unwrap_or(16);
             let len = memory.contents.len() as u64;
             ty.initial = memory.pages.unwrap_or(len.div_ceil(page));
@@ -81,6 +86,8 @@ fn module(item: &ProvidedItem, importer: &Module<'_>, ty: TypeRef) -> Result<Vec
             out.section(&data);
         }
         (Item::Table(table), TypeRef::Table(mut ty)) => {
+            agrees((table.table64, ty.table64, "table of 64-bit addresses"))?;
+            has_type(table.element.as_deref(), &ty.element_type.to_string())?;
             ty.initial = table.size;
             ty.maximum = table.maximum.or(ty.maximum);
             if !ty.element_type.is_nullable() {
@@ -96,18 +103,8 @@ fn module(item: &ProvidedItem, importer: &Module<'_>, ty: TypeRef) -> Result<Vec
         }
         (Item::Global(global), TypeRef::Global(ty)) => {
             let name = val_type_name(ty.content_type);
-            if let Some(found) = &global.ty
-                && *found != name
-            {
-                return Err(format!("what is provided is of type {found}, not {name}"));
-            }
-            if global.mutable.is_some_and(|mutable| mutable != ty.mutable) {
-                return Err(match ty.mutable {
-                    true => "the module wants a mutable global",
-                    false => "the module wants an immutable global",
-                }
-                .into());
-            }
+            has_type(global.ty.as_deref(), &name)?;
+            agrees((global.mutable, ty.mutable, "mutable global"))?;
             let value = constant(global.value, ty.content_type)
                 .ok_or_else(|| format!("what is provided is no value of type {name}"))?;
             let mut globals = GlobalSection::new();
@@ -119,6 +116,26 @@ fn module(item: &ProvidedItem, importer: &Module<'_>, ty: TypeRef) -> Result<Vec
         _ => return Err("what is provided is of another kind".into()),
     }
     Ok(out.finish())
+}
+
+/// Whether a thing is what its name says, where that is known, as the module wants it to be or not.
+fn agrees((is, wanted, name): (Option<bool>, bool, &str)) -> Result<(), String> {
+    match is {
+        Some(is) if is != wanted => Err(match wanted {
+            true => format!("the module wants a {name}, which is not what is provided"),
+            false => format!("a {name} is provided, which the module does not want"),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn has_type(found: Option<&str>, wanted: &str) -> Result<(), String> {
+    match found {
+        Some(found) if found != wanted => {
+            Err(format!("what is provided is of type {found}, not {wanted}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A constant expression for a number of JavaScript, or for what has the type already.

@@ -1,12 +1,14 @@
 //! The steps of a run on an engine: instantiate everything, and later read the state.
 
+use std::collections::BTreeMap;
+
 use super::REACTOR_INIT;
 use super::facts::Written;
 use super::modules::{Modules, Source, shares};
 use super::plan::Plan;
 use crate::engine::{Engine, InstanceId, Live, Prepared};
 use crate::error::Error;
-use crate::options::{Phase, PreloadCall};
+use crate::options::{Options, Phase, PreloadCall};
 use crate::report::Clock;
 use crate::rewrite::rewrite;
 use crate::snapshot::references::Functions;
@@ -16,13 +18,19 @@ use crate::snapshot::{Baseline, Found, Origin, Snapshot, State};
 pub struct Run {
     pub main: InstanceId,
     origin: Origin,
-    preloads: Vec<(InstanceId, Baseline)>,
+    /// The instances of other modules, by their positions. One that trapped is none.
+    others: BTreeMap<usize, (InstanceId, Baseline)>,
 }
 
 impl Run {
-    /// The instance of a preloaded module.
-    pub fn preloaded(&self, position: usize) -> InstanceId {
-        self.preloads[position].0
+    /// The instance of another module.
+    pub fn other(&self, position: usize) -> Option<InstanceId> {
+        Some(self.others.get(&position)?.0)
+    }
+
+    /// Takes note of the instance of a module that was instantiated later.
+    pub fn add(&mut self, position: usize, instance: InstanceId, baseline: Baseline) {
+        self.others.insert(position, (instance, baseline));
     }
 }
 
@@ -31,71 +39,106 @@ impl Run {
 pub fn instantiate(
     engine: &mut dyn Engine,
     modules: &Modules<'_>,
-    calls: &[PreloadCall],
+    options: &Options,
 ) -> Result<Run, Error> {
-    let mut preloaded = Vec::new();
-    let make_calls = |engine: &mut dyn Engine, preloaded: &[InstanceId]| {
-        let own = preloaded.len().checked_sub(modules.provided());
-        let calls = calls.iter().filter(|call| Some(call.after) == own);
-        calls.into_iter().try_for_each(|call| {
-            let position = modules.callable(&call.module, &call.export, &call.args)?;
-            let Some(instance) = preloaded.get(position) else {
-                return Err(Error::option(format!(
-                    "`{}` is to be called before it is preloaded",
-                    call.module
-                )));
-            };
-            engine
-                .call(*instance, &call.export, &call.export, &call.args)
-                .map(drop)
-                .map_err(|e| e.in_preload(&call.module))
-        })
-    };
-    make_calls(engine, &preloaded)?;
-    for (position, name, prepared) in modules.preloads() {
-        let instance = preload(engine, position, prepared, name).map_err(|e| e.in_preload(name))?;
-        preloaded.push(instance);
-        make_calls(engine, &preloaded)?;
-    }
+    let preloaded = preload(engine, modules, options)?;
     let mut found = Found::default();
     if let Some((position, observer)) = modules.observer() {
-        let instance = engine.instantiate(position, None)?;
+        let instance = engine.instantiate(position)?;
         found = Found::capture(&mut live(engine, instance, observer), &observer.module)?;
     }
-    let main = engine.instantiate(modules.main_position(), None)?;
+    let main = engine.instantiate(modules.main_position())?;
 
-    // After instantiation, as the output's instantiation repeats what it does to imports.
-    let mut preloads = Vec::new();
-    for (instance, (_, _, prepared)) in preloaded.into_iter().zip(modules.preloads()) {
-        let mut live = live(engine, instance, prepared);
-        let baseline = Baseline::capture_all(&mut live, &prepared.module, &prepared.code)?;
-        preloads.push((instance, baseline));
-    }
     let prepared = modules.main();
     let mut before = live(engine, main, prepared);
     let baseline = Baseline::capture(&mut before, &prepared.module, &prepared.code)?;
-    start(engine, main, prepared)?;
-    Ok(Run {
+    let mut run = Run {
         main,
         origin: Origin { found, baseline },
-        preloads,
-    })
+        others: BTreeMap::new(),
+    };
+    // After instantiation, as the output's instantiation repeats what it does to imports.
+    for (position, _, prepared) in modules.preloads() {
+        if let Some(instance) = preloaded.get(&position) {
+            run.add(position, *instance, state_of(engine, *instance, prepared)?);
+        }
+    }
+    start(engine, main, prepared)?;
+    Ok(run)
 }
 
-/// Instantiates a module to import from, and runs its own initialization.
+/// Everything in an instance that will not be written.
+pub fn state_of(
+    engine: &mut dyn Engine,
+    instance: InstanceId,
+    prepared: &Prepared<'_>,
+) -> Result<Baseline, Error> {
+    let mut live = live(engine, instance, prepared);
+    Baseline::capture_all(&mut live, &prepared.module, &prepared.code)
+}
+
+/// Instantiates the modules that come before, and makes the calls of them.
 fn preload(
     engine: &mut dyn Engine,
-    position: usize,
+    modules: &Modules<'_>,
+    options: &Options,
+) -> Result<BTreeMap<usize, InstanceId>, Error> {
+    let mut preloaded = BTreeMap::new();
+    // Where a run may be thrown away, a trap may be the end of it.
+    let tolerates = options.tolerate_traps && engine.host().speculation.is_none();
+    let tolerate = |result: Result<(), Error>| match result {
+        Err(Error::Trap(_)) if tolerates => Ok(()),
+        other => other,
+    };
+    let call = |engine: &mut dyn Engine, preloaded: &BTreeMap<_, _>, call: &PreloadCall| {
+        let position = modules.callable(&call.module, &call.export, &call.args)?;
+        let Some(instance) = preloaded.get(&position) else {
+            return Err(Error::option(format!(
+                "`{}` is to be called before it is preloaded",
+                call.module
+            )));
+        };
+        let called = engine.call(*instance, &call.export, &call.export, &call.args);
+        called.map(drop).map_err(|e| e.in_preload(&call.module))
+    };
+    let calls_after = |count| {
+        let calls = options.preload_calls.iter();
+        calls.filter(move |call| call.after == count)
+    };
+    for made in calls_after(0) {
+        tolerate(call(engine, &preloaded, made))?;
+    }
+    for (position, name, prepared) in modules.preloads() {
+        let instance = beside(engine, position, prepared, name);
+        let instance = instance.map(|instance| {
+            preloaded.insert(position, instance);
+        });
+        tolerate(instance.map_err(|e| e.in_preload(name)))?;
+        if let Some(own) = (position + 1).checked_sub(modules.provided()) {
+            for made in calls_after(own) {
+                tolerate(call(engine, &preloaded, made))?;
+            }
+        }
+    }
+    Ok(preloaded)
+}
+
+/// Instantiates a module beside the one that is initialized, runs its own initialization, and lets
+/// those after it import from it.
+pub fn beside(
+    engine: &mut dyn Engine,
+    module: usize,
     prepared: &Prepared<'_>,
     name: &str,
 ) -> Result<InstanceId, Error> {
-    let instance = engine.instantiate(position, Some(name))?;
+    let instance = engine.instantiate(module)?;
     start(engine, instance, prepared)?;
     if let Some(export) = prepared.module.export(REACTOR_INIT)
         && prepared.module.is_initializer(export)
     {
         engine.call(instance, REACTOR_INIT, REACTOR_INIT, &[])?;
     }
+    engine.register(instance, name)?;
     Ok(instance)
 }
 
@@ -170,7 +213,10 @@ fn functions(
         functions.add(reference, *index);
     }
     let own = modules.functions();
-    for ((instance, _), (position, _, prepared)) in run.preloads.iter().zip(modules.preloads()) {
+    for (position, _, prepared) in modules.others() {
+        let Some((instance, _)) = run.others.get(&position) else {
+            continue;
+        };
         let references = read(*instance, prepared)?;
         for (index, reference) in prepared.code.functions.iter().zip(references) {
             if let Some(index) = own.get(&modules.identity(position, *index)) {
@@ -185,16 +231,18 @@ fn functions(
 /// share with the module is written with that.
 fn check_preloads(engine: &mut dyn Engine, run: &Run, modules: &Modules<'_>) -> Result<(), Error> {
     let main = &modules.main().module;
-    for ((instance, baseline), (position, name, prepared)) in
-        run.preloads.iter().zip(modules.preloads())
-    {
+    for (position, name, prepared) in modules.others() {
+        let Some((instance, baseline)) = run.others.get(&position) else {
+            continue;
+        };
         // What the caller provides is imported by others, where a change of it is noticed.
         if modules.is_provided(position) {
             continue;
         }
-        let shared = |kind, index| {
-            let source = modules.source(position, kind, index);
-            matches!(source, Source::Module(..)) && modules.is_imported(&source, kind)
+        let shared = |kind, index| match modules.source(position, kind, index) {
+            Source::Module(of, _) if of == modules.main_position() => true,
+            source @ Source::Module(..) => modules.is_imported(&source, kind),
+            Source::Host(..) => false,
         };
         let mut live = live(engine, *instance, prepared);
         baseline

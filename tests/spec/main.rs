@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use script::{Action, Script, Wanted};
-use subject::{Before, Maker, No};
+use subject::{Beside, Maker, No};
 use wizer::Engine;
 use wizer::wasmtime::{ExternType, Module};
 use world::Judge;
@@ -158,37 +158,41 @@ impl<'s> Cast<'s> {
         needs
     }
 
-    /// What has to be there before an instance is made: what it imports, and whatever imports
-    /// something of that and may change it.
+    /// The other instances that have to do with one: what it imports, and whatever imports
+    /// something of that or of itself, and may change it.
     fn company(&self, instance: usize) -> BTreeSet<usize> {
         let mut all = self.needs(instance);
+        all.insert(instance);
         loop {
             let before = all.len();
-            for other in 0..instance {
+            for other in 0..self.made.len() {
                 if all.contains(&other) || self.shares(other).iter().any(|of| all.contains(of)) {
                     all.insert(other);
                     all.extend(self.needs(other));
                 }
             }
             if all.len() == before {
+                all.remove(&instance);
                 return all;
             }
         }
     }
 
-    /// The names under which the company of an instance is preloaded. `None` where no one set of
-    /// names does for all.
+    /// The names under which an instance and its company can be imported from. `None` where no
+    /// one set of names does for all.
     fn names(&self, instance: usize) -> Option<BTreeMap<usize, String>> {
         let company = self.company(instance);
         let mut names: BTreeMap<usize, String> = BTreeMap::new();
-        for importer in company.iter().chain([&instance]) {
-            for (name, of) in &self.imports[*importer] {
-                if *names.entry(*of).or_insert_with(|| name.clone()) != *name {
-                    return None;
-                }
+        let importers = company.iter().chain([&instance]);
+        let imports = importers.map(|importer| &self.imports[*importer]);
+        for (name, of) in imports.chain(self.failing.values()).flatten() {
+            if (*of == instance || company.contains(of))
+                && *names.entry(*of).or_insert_with(|| name.clone()) != *name
+            {
+                return None;
             }
         }
-        for other in company {
+        for other in company.into_iter().chain([instance]) {
             names
                 .entry(other)
                 .or_insert_with(|| format!("nobody imports {other}"));
@@ -197,65 +201,43 @@ impl<'s> Cast<'s> {
         (distinct.len() == names.len()).then_some(names)
     }
 
-    /// What is done before an instance is made.
-    fn before<'b>(
+    /// What these steps do besides asking an instance itself.
+    fn beside<'b>(
         &'b self,
         instance: usize,
         names: &'b BTreeMap<usize, String>,
-    ) -> Vec<Before<'b>> {
-        let steps = self.script.steps[..self.made[instance].0]
-            .iter()
-            .enumerate();
-        let before = steps.filter_map(|(at, step)| match &step.action {
+        steps: std::ops::Range<usize>,
+    ) -> Vec<Beside<'b>> {
+        let others = |of: &usize| names.get(of).filter(|_| *of != instance);
+        let beside = steps.filter_map(|at| match &self.script.steps[at].action {
             Action::Instantiate { module } => {
                 let made = self.made.iter().position(|(step, _)| *step == at)?;
-                Some(Before::Preload {
-                    name: names.get(&made)?,
+                Some(Beside::Instantiate {
+                    name: others(&made)?.clone(),
                     wasm: &self.script.modules[*module],
                 })
             }
+            Action::Fail { module } => {
+                let mut imports = self.failing[&at].values();
+                imports
+                    .any(|of| names.contains_key(of))
+                    .then(|| Beside::Instantiate {
+                        name: format!("fails in line {}", self.script.steps[at].line),
+                        wasm: &self.script.modules[*module],
+                    })
+            }
             Action::Ask {
                 instance: of, what, ..
-            } => Some(Before::Ask {
-                name: names.get(of)?,
+            } => Some(Beside::Ask {
+                name: others(of)?,
                 what,
             }),
-            _ => None,
-        });
-        before.collect()
-    }
-
-    /// Why the state of an instance at step `until` is not what a session makes of it.
-    fn is_disturbed(&self, instance: usize, until: usize) -> Option<&'static str> {
-        let mut own = self.company(instance);
-        own.retain(|of| has_state(&self.script.modules[self.made[*of].1]));
-        let company = own.clone();
-        own.insert(instance);
-        let (made, _) = self.made[instance];
-        for (at, step) in self.script.steps[..until].iter().enumerate() {
-            match &step.action {
-                // A session begins where nothing has trapped.
-                Action::Ask {
-                    instance: of,
-                    wanted: Wanted::Trap | Wanted::Exception,
-                    ..
-                } if at < made && company.contains(of) => {
-                    return Some("a call of another module trapped before it was made");
-                }
-                Action::Fail { .. } if self.failing[&at].values().any(|of| own.contains(of)) => {
-                    return Some("a module that failed before may have changed its state");
-                }
-                Action::Instantiate { .. } if at > made => {
-                    let other = self.made.iter().position(|(step, _)| *step == at);
-                    let other = other.expect("an instance");
-                    if self.shares(other).iter().any(|of| own.contains(of)) {
-                        return Some("a module that was made later may have changed its state");
-                    }
-                }
-                _ => {}
+            Action::Register { instance: of, name } => {
+                let is_wanted = *of == instance && names[of] == *name;
+                is_wanted.then_some(Beside::Register { name })
             }
-        }
-        None
+        });
+        beside.collect()
     }
 
     /// Whether an instance holds something of another one.
@@ -396,19 +378,15 @@ fn judge_instance(judge: &Judge, cast: &Cast<'_>, instance: usize, maker: Maker)
         left_out("wasmtime does not run it", points);
         return (linked, counts);
     }
-    if let Some(reason) = cast.is_disturbed(instance, made) {
-        left_out(reason, points);
-        return (linked, counts);
-    }
     let Some(names) = cast.names(instance) else {
         left_out("a module is imported under several names", points);
         return (linked, counts);
     };
     let wasm = &cast.script.modules[module];
-    let before = cast.before(instance, &names);
-    let asks_preload = |step: &script::Step| matches!(&step.action, Action::Ask { instance: of, .. } if names.contains_key(of));
-    let asks_preloads = steps.iter().any(asks_preload);
-    let made_subject = maker.make(judge, &cast.script.name, &before, asks_preloads, wasm);
+    let before = cast.beside(instance, &names, 0..made);
+    // The judge does the same with the originals of the others.
+    let others_change = !cast.beside(instance, &names, made..steps.len()).is_empty();
+    let made_subject = maker.make(judge, &cast.script.name, &before, others_change, wasm);
     let mut subject = match made_subject {
         Ok(subject) => subject,
         Err(No::Engine) => {
@@ -425,19 +403,14 @@ fn judge_instance(judge: &Judge, cast: &Cast<'_>, instance: usize, maker: Maker)
         }
     };
     let mut last: Option<(Vec<u8>, Module)> = None;
-    let mut done = made;
+    let mut done = made + 1;
     for (point, after) in std::iter::once(made + 1)
         .chain(asked.iter().map(|at| at + 1))
         .enumerate()
     {
         let mut is_run = true;
-        for step in &steps[done..after - 1] {
-            if let Action::Ask {
-                instance: of, what, ..
-            } = &step.action
-                && let Some(name) = names.get(of)
-                && let Err(no) = subject.ask_preload(name, what)
-            {
+        for step in cast.beside(instance, &names, done..after.max(done + 1) - 1) {
+            if let Err(no) = subject.beside(&step) {
                 is_run = false;
                 if let No::Crashed(what) = no {
                     counts.crashed.push(format!("{}: {what}", place(after - 1)));
@@ -460,10 +433,6 @@ fn judge_instance(judge: &Judge, cast: &Cast<'_>, instance: usize, maker: Maker)
                 .left_out
                 .entry("the engine does not run it".into())
                 .or_default() += points - point;
-            break;
-        }
-        if linked && let Some(reason) = cast.is_disturbed(instance, after) {
-            *counts.left_out.entry(reason.into()).or_default() += points - point;
             break;
         }
         match subject.snapshot() {

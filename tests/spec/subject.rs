@@ -19,18 +19,19 @@ pub enum No {
     Crashed(String),
 }
 
-/// What is done before the module is instantiated.
-pub enum Before<'m> {
-    /// A module is, that it may import from.
-    Preload { name: &'m str, wasm: &'m [u8] },
-    /// Such a module is asked.
+/// What is done besides asking the module.
+pub enum Beside<'m> {
+    /// Another one is instantiated.
+    Instantiate { name: String, wasm: &'m [u8] },
+    /// That is asked.
     Ask { name: &'m str, what: &'m Question },
+    /// The module can be imported from by this name.
+    Register { name: &'m str },
 }
 
 pub trait Subject {
     fn ask(&mut self, what: &Question) -> Result<(), No>;
-    /// Asks a module that was instantiated before.
-    fn ask_preload(&mut self, name: &str, what: &Question) -> Result<(), No>;
+    fn beside(&mut self, step: &Beside<'_>) -> Result<(), No>;
     fn snapshot(&mut self) -> Result<Vec<u8>, No>;
 }
 
@@ -45,10 +46,10 @@ impl Maker {
     /// A subject that was just instantiated.
     pub fn make<'m>(
         self,
-        judge: &Judge,
+        judge: &'m Judge,
         script: &str,
-        before: &[Before<'_>],
-        asks_preloads: bool,
+        before: &[Beside<'_>],
+        others_change: bool,
         module: &'m [u8],
     ) -> Result<Box<dyn Subject + 'm>, No> {
         match self {
@@ -56,19 +57,21 @@ impl Maker {
                 let mut wizer = Wizer::new();
                 wizer.engine(engine).cache(CacheLocation::Off);
                 wizer.preload_bytes("spectest", spectest(script));
-                // The judge does the same with the originals.
-                wizer.allow_preload_changes(asks_preloads);
+                wizer.allow_preload_changes(others_change);
+                // Scripts want it to.
+                wizer.tolerate_traps(true);
                 for step in before {
                     match step {
-                        Before::Preload { name, wasm } => {
-                            wizer.preload_bytes(*name, *wasm);
+                        Beside::Instantiate { name, wasm } => {
+                            wizer.preload_bytes(name, *wasm);
                         }
-                        Before::Ask { name, what } => {
+                        Beside::Ask { name, what } => {
                             if let Question::Call { name: export, args } = what {
                                 let args = args.iter().map(|arg| value(*arg));
                                 wizer.call_preload(*name, export, args.collect::<Vec<_>>());
                             }
                         }
+                        Beside::Register { .. } => unreachable!("it is not there yet"),
                     }
                 }
                 let session = wizer.session(module).map_err(no)?;
@@ -80,30 +83,22 @@ impl Maker {
                 let (context, wasm) =
                     instrumented.map_err(|error| No::Refused(error.root_cause().to_string()))?;
                 let module = judge.compile(&wasm).map_err(|_| No::Engine)?;
-                let mut world = judge.world(script);
-                let mut preloads = BTreeMap::new();
+                let mut others = Others {
+                    judge,
+                    world: judge.world(script),
+                    instances: BTreeMap::new(),
+                };
                 for step in before {
-                    match step {
-                        Before::Preload { name, wasm } => {
-                            let preload = judge.compile(wasm).map_err(|_| No::Engine)?;
-                            let preload = world.instantiate(&preload).map_err(|_| No::Engine)?;
-                            world.register(name, preload);
-                            preloads.insert(name.to_string(), preload);
-                        }
-                        Before::Ask { name, what } => {
-                            let _ = world.ask(preloads[*name], what, &Wanted::Anything);
-                        }
-                    }
+                    others.step(step)?;
                 }
-                let instance = world.instantiate(&module);
+                let instance = others.world.instantiate(&module);
                 let instance = instance.map_err(|error| No::Crashed(error.to_string()))?;
                 Ok(Box::new(Peer {
                     wizer,
                     context,
                     module,
-                    world,
+                    others,
                     instance,
-                    preloads,
                 }))
             }
         }
@@ -122,15 +117,19 @@ impl Subject for Session {
         is_done(asked)
     }
 
-    fn ask_preload(&mut self, name: &str, what: &Question) -> Result<(), No> {
-        match what {
-            // Changes nothing.
-            Question::Global { .. } => Ok(()),
-            Question::Call { name: export, args } => {
-                let args: Vec<Value> = args.iter().map(|arg| value(*arg)).collect();
-                is_done(self.call_preload(name, export, &args).map(drop))
-            }
-        }
+    fn beside(&mut self, step: &Beside<'_>) -> Result<(), No> {
+        is_done(match step {
+            Beside::Instantiate { name, wasm } => self.instantiate(name, wasm),
+            Beside::Register { name } => self.register(name),
+            Beside::Ask { name, what } => match what {
+                // Changes nothing.
+                Question::Global { .. } => Ok(()),
+                Question::Call { name: export, args } => {
+                    let args: Vec<Value> = args.iter().map(|arg| value(*arg)).collect();
+                    self.call_beside(name, export, &args).map(drop)
+                }
+            },
+        })
     }
 
     fn snapshot(&mut self) -> Result<Vec<u8>, No> {
@@ -143,9 +142,9 @@ impl Subject for Session {
 fn is_done(asked: Result<(), Error>) -> Result<(), No> {
     match asked {
         Err(Error::Unsupported { .. }) => Err(No::Engine),
-        Err(error @ Error::Option { .. }) => Err(No::Crashed(error.to_string())),
         // What a script wants to trap, traps.
-        _ => Ok(()),
+        Ok(()) | Err(Error::Trap(_)) => Ok(()),
+        Err(other) => Err(No::Crashed(other.to_string())),
     }
 }
 
@@ -179,20 +178,54 @@ struct Peer<'m> {
     wizer: wasmtime_wizer::Wizer,
     context: ModuleContext<'m>,
     module: Module,
-    world: World,
+    others: Others<'m>,
     instance: Instance,
-    preloads: BTreeMap<String, Instance>,
+}
+
+/// The other modules of a script, and where they are.
+struct Others<'m> {
+    judge: &'m Judge,
+    world: World,
+    instances: BTreeMap<String, Instance>,
+}
+
+impl Others<'_> {
+    fn step(&mut self, step: &Beside<'_>) -> Result<(), No> {
+        match step {
+            Beside::Instantiate { name, wasm } => {
+                let module = self.judge.compile(wasm).map_err(|_| No::Engine)?;
+                // Scripts want some to fail.
+                if let Ok(instance) = self.world.instantiate(&module) {
+                    self.world.register(name, instance);
+                    self.instances.insert(name.clone(), instance);
+                }
+            }
+            Beside::Ask { name, what } => {
+                let _ = self
+                    .world
+                    .ask(self.instances[*name], what, &Wanted::Anything);
+            }
+            Beside::Register { .. } => unreachable!("the subject knows what it is"),
+        }
+        Ok(())
+    }
 }
 
 impl Subject for Peer<'_> {
     fn ask(&mut self, what: &Question) -> Result<(), No> {
-        let _ = self.world.ask(self.instance, what, &Wanted::Anything);
+        let world = &mut self.others.world;
+        let _ = world.ask(self.instance, what, &Wanted::Anything);
         Ok(())
     }
 
-    fn ask_preload(&mut self, name: &str, what: &Question) -> Result<(), No> {
-        let _ = self.world.ask(self.preloads[name], what, &Wanted::Anything);
-        Ok(())
+    fn beside(&mut self, step: &Beside<'_>) -> Result<(), No> {
+        match step {
+            Beside::Register { name } => {
+                self.others.world.register(name, self.instance);
+                Ok(())
+            }
+            other => self.others.step(other),
+        }
     }
 
     fn snapshot(&mut self) -> Result<Vec<u8>, No> {
@@ -202,10 +235,11 @@ impl Subject for Peer<'_> {
         };
         for export in self.module.exports() {
             let name = export.name();
-            if let Some(value) = self.world.global(self.instance, name) {
+            let world = &mut self.others.world;
+            if let Some(value) = world.global(self.instance, name) {
                 state.globals.insert(name.into(), value);
             }
-            if let Some(bytes) = self.world.memory(self.instance, name) {
+            if let Some(bytes) = world.memory(self.instance, name) {
                 state.memories.insert(name.into(), bytes);
             }
         }
