@@ -6,7 +6,7 @@
 //! not touched, and the output is made from the input, never from this.
 //!
 //! A reference is told apart from others by comparing it: a table that is added holds every
-//! function that a reference can be of.
+//! function that a reference can be of (or globals do, where there is no room for one table more).
 //!
 //! An exported function that is an import gets a *forwarder*, which calls it: called through
 //! that, a function of the host finds the instance that it works on, as it does where the
@@ -50,8 +50,8 @@ use crate::splice::{Splice, leading_count_len};
 use wasmparser::{RefType, TypeRef, ValType};
 
 /// The most tables that engines accept in one module (wasmparser's `MAX_WASM_TABLES`, and V8's
-/// limit): with as many of its own, references of a module cannot be told apart.
-pub const MAX_TABLES: u32 = 100;
+/// limit).
+const MAX_TABLES: u32 = 100;
 
 /// A module made ready to be run and read.
 #[derive(Clone)]
@@ -65,6 +65,8 @@ pub struct Instrumented {
     /// What the added table holds: the functions that references can be of. Empty where the module
     /// has no place for references.
     pub functions: Vec<u32>,
+    /// Whether there was no room for that table, and each of them is in an added global.
+    pub functions_are_globals: bool,
     /// How far function bodies moved from their place in the input, in bytes.
     pub code_shift: i64,
 }
@@ -106,6 +108,11 @@ impl Names {
     /// The table of the functions that references can be of.
     pub fn functions(&self) -> String {
         format!("{}functions", self.prefix)
+    }
+
+    /// The global of a function that references can be of.
+    pub fn function(&self, index: u32) -> String {
+        format!("{}function{index}", self.prefix)
     }
 
     pub fn global(&self, index: u32) -> String {
@@ -177,13 +184,21 @@ pub fn instrument(module: &Module<'_>, names: &Names, identify: bool) -> Instrum
         &mut splice,
         &mut exports,
     );
-    let functions = match identify && tables.next < MAX_TABLES {
+    let functions = match identify {
         true => module.referable_functions(),
         false => Vec::new(),
     };
-    if !functions.is_empty() {
-        add_functions(names, &functions, &mut tables, &mut splice, &mut exports);
-    }
+    let functions_are_globals = !functions.is_empty()
+        && match tables.push(RefType::FUNCREF, functions.len() as u32) {
+            Some(table) => {
+                add_functions(names, &functions, table, &mut splice, &mut exports);
+                false
+            }
+            None => {
+                add_globals(module, names, &functions, &mut splice, &mut exports);
+                true
+            }
+        };
     splice.append(section::TABLE, tables.types.count, &tables.types.bytes);
     splice.append(section::FUNCTION, added.types.count, &added.types.bytes);
     splice.append(section::CODE, added.bodies.count, &added.bodies.bytes);
@@ -203,6 +218,7 @@ pub fn instrument(module: &Module<'_>, names: &Names, identify: bool) -> Instrum
         names: names.clone(),
         globals,
         functions,
+        functions_are_globals,
         code_shift,
     }
 }
@@ -297,8 +313,11 @@ impl Tables {
         }
     }
 
-    /// Adds a table of this type and size. Returns its index.
-    fn push(&mut self, element_type: RefType, size: u32) -> u32 {
+    /// Adds a table of this type and size, where there is room. Returns its index.
+    fn push(&mut self, element_type: RefType, size: u32) -> Option<u32> {
+        if self.next >= MAX_TABLES {
+            return None;
+        }
         self.types.push(&wasm_encoder::TableType {
             element_type: element_type
                 .try_into()
@@ -309,7 +328,7 @@ impl Tables {
             shared: false,
         });
         self.next += 1;
-        self.next - 1
+        Some(self.next - 1)
     }
 }
 
@@ -321,15 +340,14 @@ pub fn has_references(module: &Module<'_>) -> bool {
     !module.tables.is_empty() || module.globals.all().any(|(_, global)| is_place(global))
 }
 
-/// Adds a table that holds these functions.
+/// Fills an added table with these functions.
 fn add_functions(
     names: &Names,
     functions: &[u32],
-    tables: &mut Tables,
+    table: u32,
     splice: &mut Splice<'_>,
     exports: &mut Items,
 ) {
-    let table = tables.push(RefType::FUNCREF, functions.len() as u32);
     exports.export(&names.functions(), ExportKind::Table, table);
     // Flag 2: active, by function index, with the table named; element kind 0: `funcref`.
     let mut segment = vec![2];
@@ -338,6 +356,29 @@ fn add_functions(
     segment.push(0);
     functions.encode(&mut segment);
     splice.append(section::ELEMENT, 1, &segment);
+}
+
+/// Adds a global for each of these functions.
+fn add_globals(
+    module: &Module<'_>,
+    names: &Names,
+    functions: &[u32],
+    splice: &mut Splice<'_>,
+    exports: &mut Items,
+) {
+    let mut globals = Items::default();
+    let ty = wasm_encoder::GlobalType {
+        val_type: wasm_encoder::ValType::FUNCREF,
+        mutable: false,
+        shared: false,
+    };
+    for index in functions {
+        let global = module.globals.len() + globals.count;
+        exports.export(&names.function(*index), ExportKind::Global, global);
+        ty.encode(&mut globals.bytes);
+        globals.push(&wasm_encoder::ConstExpr::ref_func(*index));
+    }
+    splice.append(section::GLOBAL, globals.count, &globals.bytes);
 }
 
 /// Adds a forwarder for each export that is an imported function.
@@ -386,6 +427,11 @@ fn add_probes(
     let mut empty_tables: Vec<(RefType, u32)> = Vec::new();
     let mut needs_memory = false;
     let probe_type = module.type_count();
+    // `(func)` in the binary format: form 0x60, no parameters, no results.
+    let mut types = Items {
+        count: 1,
+        bytes: vec![0x60, 0, 0],
+    };
 
     let mut probes = 0;
     let mut probe = |name: String, body: &[Instruction<'_>], exports: &mut Items| {
@@ -422,40 +468,45 @@ fn add_probes(
         let ty = segment.ty.nullable();
         let fits =
             |(_, table): &(u32, &Table<'_>)| table.ty.element_type == ty && !table.ty.table64;
-        if let Some((table, _)) = module.tables.all().find(fits) {
-            let init = Instruction::TableInit {
-                elem_index: index,
-                table,
-            };
-            let source = Instruction::I32Const(segment.len as i32);
-            let zero = Instruction::I32Const(0);
-            let body = [zero.clone(), source, zero, init];
-            probe(names.element(index), &body, exports);
-            continue;
-        }
-        let table = match empty_tables.iter().find(|(t, _)| *t == ty) {
-            Some((_, table)) => *table,
+        let own = module.tables.all().find(fits).map(|(table, _)| table);
+        let known = empty_tables.iter().find(|(of, _)| *of == ty);
+        let table = own.or(known.map(|(_, table)| *table)).or_else(|| {
+            let table = tables.push(ty, 0)?;
+            empty_tables.push((ty, table));
+            Some(table)
+        });
+        let len = Instruction::I32Const(segment.len as i32);
+        let zero = Instruction::I32Const(0);
+        let body = match table {
+            Some(table) => {
+                let elem_index = index;
+                let init = Instruction::TableInit { elem_index, table };
+                vec![zero.clone(), len, zero, init]
+            }
+            // With no room for a table, an array has to do, which some engines do not have.
             None => {
-                let table = tables.push(ty, 0);
-                empty_tables.push((ty, table));
-                table
+                let array_type_index = probe_type + types.count;
+                // Form 0x5e; the last byte says that elements are immutable.
+                types.bytes.push(0x5e);
+                let element: wasm_encoder::RefType =
+                    ty.try_into().expect("an encodable reference type");
+                element.encode(&mut types.bytes);
+                types.bytes.push(0);
+                types.count += 1;
+                let new = Instruction::ArrayNewElem {
+                    array_type_index,
+                    array_elem_index: index,
+                };
+                vec![len, zero, new, Instruction::Drop]
             }
         };
-        let init = Instruction::TableInit {
-            elem_index: index,
-            table,
-        };
-        let source = Instruction::I32Const(segment.len as i32);
-        let zero = Instruction::I32Const(0);
-        let body = [zero.clone(), source, zero, init];
         probe(names.element(index), &body, exports);
     }
     if probes == 0 {
         return;
     }
 
-    // `(func)` in the binary format: form 0x60, no parameters, no results.
-    splice.append(section::TYPE, 1, &[0x60, 0, 0]);
+    splice.append(section::TYPE, types.count, &types.bytes);
     if needs_memory {
         let mut memory = Items::default();
         memory.push(&wasm_encoder::MemoryType {

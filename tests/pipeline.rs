@@ -1366,6 +1366,32 @@ fn a_module_at_the_limits_of_engines_can_be_initialized() {
         (func (export "init") (table.init 99 $e (i32.const 0) (i32.const 0) (i32.const 1))))"#
     );
     initialize_and_judge("100 tables", &wat(&text), &Setup::default());
+
+    // With no room for a table to tell functions apart.
+    let text = format!(
+        r#"(module {tables} (elem declare func $f) (func $f (result i32) (i32.const 7))
+        (func (export "wizer.initialize") (table.set 98 (i32.const 0) (ref.func $f)))
+        (func (export "call") (result i32) (call_indirect 98 (result i32) (i32.const 0))))"#
+    );
+    initialize_and_judge("a function", &wat(&text), &Setup::default());
+
+    // Nor for one to see whether a segment was dropped that only arrays are made of.
+    for dropped in ["(elem.drop $e)", ""] {
+        let text = format!(
+            r#"(module {tables} (type $a (array i31ref))
+            (elem $e i31ref (item (ref.i31 (i32.const 5))) (item (ref.i31 (i32.const 6))))
+            (func (export "wizer.initialize") {dropped})
+            (func (export "get") (result i32)
+              (i31.get_s (array.get $a
+                (array.new_elem $a $e (i32.const 0) (i32.const 2)) (i32.const 1)))))"#
+        );
+        let engines = vec![Engine::Interpreter, Engine::Baseline];
+        let setup = Setup {
+            refused_by: engines,
+            ..Setup::default()
+        };
+        initialize_and_judge("an array", &wat(&text), &setup);
+    }
     let memories = "(memory 0)".repeat(100);
     let text = format!(r#"(module {memories} (func (export "wizer.initialize")))"#);
     initialize_and_judge("100 memories", &wat(&text), &Setup::default());

@@ -135,24 +135,39 @@ fn count_of_arguments(given: usize, wanted: usize) -> Result<(), String> {
 pub struct Live<'e> {
     pub engine: &'e mut dyn Engine,
     pub instance: InstanceId,
-    pub names: &'e Names,
+    pub code: &'e Instrumented,
 }
 
 impl State for Live<'_> {
     fn memory(&self, index: u32) -> Result<(u64, &[u8]), Error> {
-        self.engine.memory(self.instance, &self.names.memory(index))
+        let name = self.code.names.memory(index);
+        self.engine.memory(self.instance, &name)
     }
 
     fn global(&mut self, index: u32) -> Result<Value, Error> {
-        self.engine.global(self.instance, &self.names.global(index))
+        let name = self.code.names.global(index);
+        self.engine.global(self.instance, &name)
     }
 
     fn table(&mut self, index: u32) -> Result<Vec<Reference>, Error> {
-        self.engine.table(self.instance, &self.names.table(index))
+        let name = self.code.names.table(index);
+        self.engine.table(self.instance, &name)
     }
 
     fn functions(&mut self) -> Result<Vec<Reference>, Error> {
-        self.engine.table(self.instance, &self.names.functions())
+        let names = &self.code.names;
+        if !self.code.functions_are_globals {
+            return self.engine.table(self.instance, &names.functions());
+        }
+        let functions = self.code.functions.iter();
+        let read = functions.map(|index| {
+            let value = self.engine.global(self.instance, &names.function(*index))?;
+            match value {
+                Value::Ref(reference) => Ok(reference),
+                _ => Err(Error::internal("a function is no reference")),
+            }
+        });
+        read.collect()
     }
 
     fn traps(&mut self, probe: &str) -> Result<bool, Error> {

@@ -49,9 +49,6 @@ impl Functions {
             Reference::Func(number) => match self.0.get(&number) {
                 Some(index) if fits(module, *index, ty) => Ok(Item::Func(*index)),
                 Some(_) => Err("holds an imported function whose import is of a wider type"),
-                None if self.0.is_empty() => {
-                    Err("holds a function, which cannot be told apart in a module of 100 tables")
-                }
                 None => Err("holds a function that the module neither defines nor imports"),
             },
             other => {

@@ -162,7 +162,7 @@ fn live<'e>(
     Live {
         engine,
         instance,
-        names: &prepared.code.names,
+        code: &prepared.code,
     }
 }
 
