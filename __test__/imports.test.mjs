@@ -228,6 +228,36 @@ describe('the functions', () => {
     assert.deepEqual(seen, [['ax', undefined, 0], ['ay', undefined, 0], ['bx', undefined, 0], ['', undefined, 0]])
   })
 
+  both('may be methods of a class', async (way) => {
+    class Base {
+      one() {
+        return 1
+      }
+      two() {
+        return 0
+      }
+      get three() {
+        throw new Error('nobody asked')
+      }
+    }
+    class Env extends Base {
+      three = () => 100
+      two() {
+        assert.equal(this, undefined)
+        return 10
+      }
+    }
+    const names = ['one', 'two', 'three']
+    const guest = `(module
+      ${names.map((name) => `(import "env" "${name}" (func $${name} (result i32)))`).join('\n')}
+      (global $n (mut i32) (i32.const 0))
+      (func (export "n") (result i32) (global.get $n))
+      (func (export "wizer.initialize")
+        ${names.map((name) => `(global.set $n (i32.add (global.get $n) (call $${name})))`).join('\n')}))`
+    const env = new Env()
+    assert.equal(start(await way(guest, { imports: { env } }), { env }).n(), 111)
+  })
+
   both('win over WASI', async (way) => {
     const guest = `(module ${wasi('random_get', 'sched_yield')} (memory (export "memory") 1)
       (func (export "wizer.initialize")

@@ -41,7 +41,7 @@ class ImportCalls {
     }
     for (const [module, names] of Object.entries(given)) {
       if (names === null || typeof names !== 'object') throw importsError(`must hold an object at ${JSON.stringify(module)}`)
-      for (const [name, value] of Object.entries(names)) {
+      for (const [name, value] of new Map([...methods(names), ...Object.entries(names)])) {
         if (typeof value === 'function') {
           this.functions.push(value)
           this.names.push({ module, name })
@@ -115,6 +115,15 @@ class ImportCalls {
     }
     throw new WizerError('the instance can be used only while it calls an import', { code: 'ERR_WIZER_HOST' })
   }
+}
+
+/** The methods of an object's class, those of the class itself last. Each is called as a function, as V8 does with imports. */
+function methods(object) {
+  const prototype = Object.getPrototypeOf(object)
+  if (prototype === null || prototype === Object.prototype) return []
+  const own = Object.entries(Object.getOwnPropertyDescriptors(prototype))
+  const found = own.filter(([name, { value }]) => name !== 'constructor' && typeof value === 'function')
+  return [...methods(prototype), ...found.map(([name, { value }]) => [name, value])]
 }
 
 const isSize = (value) => Number.isSafeInteger(value) && value >= 0

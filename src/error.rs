@@ -177,8 +177,8 @@ pub enum Error {
         help: Option<String>,
     },
 
-    /// The time limit passed before initialization ended.
-    #[error("initialization did not end within {} ms; raise the timeout if it needs longer", .limit.as_millis())]
+    /// The time limit passed before initialization, or a step of a session, ended.
+    #[error("the module did not come to an end within {} ms; raise the timeout if it needs longer", .limit.as_millis())]
     Timeout {
         /// The limit that was set.
         limit: std::time::Duration,
