@@ -14,8 +14,8 @@ use crate::module::{ExternKind, Module, Validation, validate};
 use crate::options::{Options, Phase};
 use crate::report::Clock;
 use crate::value::Value;
-use crate::wizer::modules::{Sources, to_binary};
 use crate::wizer::plan::Plan;
+use crate::wizer::sources::{Sources, to_binary};
 use crate::wizer::steps::{self, Run};
 use crate::wizer::{Failure, Outcome};
 

@@ -2,9 +2,10 @@
 
 mod builder;
 mod facts;
-pub(crate) mod modules;
+mod modules;
 pub(crate) mod plan;
 mod provided;
+pub(crate) mod sources;
 pub(crate) mod steps;
 
 use std::rc::Rc;
@@ -17,8 +18,9 @@ use crate::module::{Module, Validation};
 use crate::options::{Options, Phase};
 use crate::report::{Clock, Report};
 use crate::session::Session;
-use modules::{Modules, Sources, to_binary};
+use modules::Modules;
 use plan::Plan;
+use sources::{Sources, to_binary};
 use steps::Run;
 
 /// The export that WASI reactors are initialized by, before anything else.
