@@ -1523,3 +1523,95 @@ fn several_long_runs_at_once() {
     }
     assert!(outcomes[0].wasm != outcomes[1].wasm, "the modules differ");
 }
+
+/// wasmi 2.0.0 gets some of them wrong, where they compare with zero. Those are not its to run, and
+/// what it runs is right.
+#[test]
+fn what_the_interpreter_selects_is_right() {
+    let conditions = [
+        "(local.get $x)",
+        "(i32.eqz (local.get $x))",
+        "(i32.eqz (call $id (local.get $x)))",
+        "(i32.eqz (i32.load (local.get $x)))",
+        "(i32.eqz (i32.eqz (local.get $x)))",
+        "(i32.eqz (i32.ne (local.get $x) (i32.const 5)))",
+        "(i32.eqz (i32.and (local.get $x) (local.get $y)))",
+        "(i32.eqz (local.tee $z (local.get $x)))",
+        "(i32.eqz (local.tee $z (i32.load (local.get $x))))",
+        "(i32.eq (local.get $x) (i32.const 0))",
+        "(i32.ne (local.get $x) (i32.const 0))",
+        "(i32.ne (i32.const 0) (local.get $x))",
+        "(i32.eq (i32.const 0) (call $id (local.get $y)))",
+        "(i32.ne (i32.load (local.get $x)) (i32.const 0))",
+        "(i32.ne (i32.add (local.get $x) (i32.const 0)) (i32.const 0))",
+        "(i32.eq (local.get $x) (i32.sub (i32.const 5) (i32.const 5)))",
+        "(i32.eq (local.get $x) (i32.and (local.get $y) (i32.const 0)))",
+        "(i32.eq (local.get $x) (i32.mul (local.get $y) (i32.const 0)))",
+        "(i32.eq (local.get $x) (i32.shl (local.get $y) (i32.const 0)))",
+        "(i32.eq (local.get $x) (i32.xor (local.get $y) (local.get $y)))",
+        "(i32.eq (local.get $x) (i32.load (i32.const 0)))",
+        "(i32.ne (local.get $x) (i32.const 1))",
+        "(i32.eq (local.get $x) (local.get $y))",
+        "(i32.ne (i32.wrap_i64 (i64.extend_i32_u (local.get $x))) (i32.const 0))",
+        "(i32.ne (i32.wrap_i64 (i64.shr_u (i64.extend_i32_u (local.get $x)) (i64.const 1))) (i32.const 0))",
+        "(i64.eqz (i64.extend_i32_u (local.get $x)))",
+        "(f32.eq (f32.convert_i32_s (local.get $x)) (f32.const 0))",
+        "(block (result i32) (i32.eqz (local.get $x)))",
+        "(block (result i32) (i32.ne (i32.const 0) (i32.load (local.get $x))))",
+        "(i32.eq (local.get $y) (i32.and (if (result i32) (local.get $x) (then (i32.const 0)) (else (local.get $y))) (i32.const 3)))",
+        "(i32.eqz (local.get $x)) nop",
+        "(i32.eqz (local.get $x)) (local.set $y (local.get $y))",
+        "(i32.eqz (local.get $x)) (local.set $y (i32.const 1))",
+    ];
+    let selected = [
+        ("i32", "(i32.const 7)", "(i32.const 9)"),
+        ("i32", "(local.get $x)", "(i32.const 9)"),
+        ("i32", "(i32.const 7)", "(local.get $y)"),
+        (
+            "i32",
+            "(i32.add (local.get $x) (i32.const 3))",
+            "(local.get $y)",
+        ),
+        ("i64", "(i64.const 7)", "(i64.extend_i32_u (local.get $x))"),
+        ("f64", "(f64.const 7)", "(f64.convert_i32_u (local.get $x))"),
+        (
+            "v128",
+            "(v128.const i64x2 7 7)",
+            "(i32x4.splat (local.get $x))",
+        ),
+    ];
+    let mut interpreted = 0;
+    for condition in conditions {
+        for (ty, first, second) in selected {
+            let mut globals = String::new();
+            let mut calls = String::new();
+            for (x, y) in [(0, 0), (0, 1), (1, 0), (5, 5), (4, 0)] {
+                let zero = if ty == "v128" { "i64x2 0 0" } else { "0" };
+                globals += &format!("(global $r{x}{y} (mut {ty}) ({ty}.const {zero}))");
+                calls += &format!(
+                    "(global.set $r{x}{y} (call $select (i32.const {x}) (i32.const {y})))"
+                );
+            }
+            let text = format!(
+                r#"(module (memory 1) {globals}
+                  (func $id (param i32) (result i32) (local.get 0))
+                  (func $select (param $x i32) (param $y i32) (result {ty}) (local $z i32)
+                    ;; Something else than what is compared is what was computed last.
+                    (i32.store offset=64 (i32.const 0) (i32.xor (local.get $x) (i32.const 5)))
+                    {first} {second} {condition} select)
+                  (func (export "wizer.initialize") {calls}))"#
+            );
+            let run = |engine| Wizer::new().engine(engine).run(text.as_bytes());
+            let right = run(Engine::Optimizing).unwrap();
+            assert!(run(Engine::Auto).unwrap() == right, "{text}");
+            match run(Engine::Interpreter) {
+                Ok(output) => {
+                    assert!(output == right, "{text}");
+                    interpreted += 1;
+                }
+                Err(error) => assert_eq!(error.code(), "ERR_WIZER_UNSUPPORTED", "{text}"),
+            }
+        }
+    }
+    assert!(interpreted > 50, "{interpreted}");
+}

@@ -11,7 +11,7 @@ use wasmi_core::LimiterError;
 use wasmparser::FuncType;
 
 use super::{
-    CallError, Engine, InstanceId, Prepared, count_of_arguments, imported_function_types,
+    CallError, Engine, InstanceId, Prepared, count_of_arguments, imported_function_types, misread,
     name_is_taken,
 };
 use crate::error::{Error, Frame, Trap, TrapReason};
@@ -79,6 +79,11 @@ struct Loaded {
 
 impl Loaded {
     fn new(engine: &wasmi::Engine, prepared: &Prepared<'_>) -> Result<Loaded, Error> {
+        if let Some(function) = misread::find(&prepared.module) {
+            return Err(Error::unsupported(format!(
+                "wasmi gets a `select` by a comparison with zero wrong, as in function {function}"
+            )));
+        }
         let module = wasmi::Module::new(engine, &prepared.code.bytes[..]);
         Ok(Loaded {
             module: module.map_err(|error| Error::unsupported(error.to_string()))?,

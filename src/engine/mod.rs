@@ -8,6 +8,7 @@ pub mod cache;
 mod compiler;
 mod interpreter;
 mod making;
+mod misread;
 mod objects;
 pub mod stack;
 pub mod tier;

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use wizer::wasmtime::{
-    Config, Engine, Error, Extern, FuncType, Instance, Linker, Module, Ref, Store, Strategy, Val,
+    Config, Engine, Error, Extern, ExternType, FuncType, Instance, Linker, Module, Ref, Store,
+    Strategy, Val,
 };
 
 use super::fixtures::Setup;
@@ -99,6 +100,22 @@ impl Judge {
                 linker.func_new(import.module(), import.name(), ty.clone(), |_, _, _| {
                     Err(Error::msg("nobody provides this function"))
                 })?;
+            }
+        }
+        for import in module.imports() {
+            // What grew during the initialization is wanted as large by the output.
+            match (linker.get_by_import(&mut store, &import), import.ty()) {
+                (Some(Extern::Memory(memory)), ExternType::Memory(ty)) => {
+                    let more = ty.minimum().saturating_sub(memory.size(&store));
+                    memory.grow(&mut store, more)?;
+                }
+                (Some(Extern::Table(table)), ExternType::Table(ty)) => {
+                    let more = ty.minimum().saturating_sub(table.size(&store));
+                    if more > 0 {
+                        table.grow(&mut store, more, Ref::null(ty.element().heap_type()))?;
+                    }
+                }
+                _ => {}
             }
         }
         let instance: Instance = linker.instantiate(&mut store, module)?;
