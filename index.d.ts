@@ -343,6 +343,14 @@ export class Session {
   instantiate(name: string, wasm: Wasm): Promise<void>
 
   /**
+   * Calls an exported function of a module that was preloaded or instantiated beside the session's own, as
+   * {@link Session.call} does.
+   *
+   * @param module the name that the module was given
+   */
+  callBeside(module: string, name: string, ...args: unknown[]): Promise<any>
+
+  /**
    * Writes the module as it is. Initialization functions that were called are exported no more: `_initialize`, and unless
    * `keepInitFunc` says otherwise, `initFunc` or what it is by default.
    */

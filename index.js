@@ -205,16 +205,30 @@ class Session {
     })
   }
 
-  register(name) {
-    return this.#step(async () => {
-      await this.#job.during((run) => run.register(String(name), !isMainThread))
+  async register(name) {
+    checkName(name)
+    await this.#step(() => this.#job.during((run) => run.register(name, !isMainThread)))
+  }
+
+  async instantiate(name, wasm) {
+    checkName(name)
+    // The caller may change its bytes from now on.
+    const bytes = Buffer.from(toBytes(wasm, 'the module'))
+    await this.#step(() => {
+      this.#job.isText = typeof wasm === 'string'
+      return this.#job.during((run) => run.instantiate(name, bytes, !isMainThread))
     })
   }
 
-  instantiate(name, wasm) {
+  callBeside(module, name, ...args) {
     return this.#step(async () => {
-      const bytes = toBytes(wasm, 'the module')
-      await this.#job.during((run) => run.instantiate(String(name), bytes, !isMainThread))
+      const job = this.#job
+      const type = job.run.besideType(String(module), String(name))
+      if (!type) throw new WizerError(`no module \`${module}\` beside the session's exports a function \`${name}\``, { code: 'ERR_WIZER_OPTION' })
+      const given = job.values.args(args, type.params)
+      job.calls.thrown = undefined
+      const { values } = await job.during((run) => run.callBeside(String(module), String(name), given, !isMainThread))
+      return job.values.result(values, type.results)
     })
   }
 
@@ -239,6 +253,10 @@ class Session {
 }
 
 const noop = () => {}
+
+const checkName = (name) => {
+  if (typeof name !== 'string') throw optionError(`the name of a module must be a string, not a value of type ${typeof name}`)
+}
 
 module.exports = wizer
 module.exports.wizer = wizer

@@ -256,6 +256,16 @@ describe('the functions', () => {
         ${names.map((name) => `(global.set $n (i32.add (global.get $n) (call $${name})))`).join('\n')}))`
     const env = new Env()
     assert.equal(start(await way(guest, { imports: { env } }), { env }).n(), 111)
+    // What is nearer hides what is further up, also where it is no function for wizer.
+    const own = Object.defineProperty(new Env(), 'one', { value: () => 3 })
+    assert.equal(start(await way(guest, { imports: { env: own } }), { env: own }).n(), 113)
+    class Getter extends Env {
+      get one() {
+        return () => 4
+      }
+    }
+    const error = await failure(way(guest, { imports: { env: new Getter() } }))
+    assert.equal(error.code, 'ERR_WIZER_IMPORT_MISSING')
   })
 
   both('win over WASI', async (way) => {

@@ -212,6 +212,26 @@ describe('a session', () => {
     await session.close()
   })
 
+  it('calls modules beside its own, and takes their bytes at once', async () => {
+    const session = await Session.create(COUNTER)
+    const counter = (step) => `(module (global $n (mut i32) (i32.const 0))
+      (func (export "count") (param externref) (result externref i32)
+        (global.set $n (i32.add (global.get $n) (i32.const ${step})))
+        (local.get 0) (global.get $n)))`
+    const bytes = new TextEncoder().encode(counter(1))
+    const slow = session.call('add', 1n)
+    const made = session.instantiate('side', bytes)
+    bytes.set(new TextEncoder().encode(counter(2)))
+    await Promise.all([slow, made])
+    const object = {}
+    assert.deepEqual(await session.callBeside('side', 'count', object), [object, 1])
+    assert.equal((await session.callBeside('side', 'count', object))[0], object)
+    await failure(session.callBeside('side', 'none'), 'ERR_WIZER_OPTION')
+    await failure(session.callBeside('none', 'count'), 'ERR_WIZER_OPTION')
+    assert.match((await failure(session.snapshot(), 'ERR_WIZER_UNREPRESENTABLE_STATE')).message, /`side`/)
+    await session.close()
+  })
+
   it('instantiates modules that share its state', async () => {
     const session = await Session.create(COUNTER)
     const side = `(module
@@ -233,6 +253,12 @@ describe('a session', () => {
     await failure(session.instantiate('side', '(module)'), 'ERR_WIZER_OPTION')
     await failure(session.register('side'), 'ERR_WIZER_OPTION')
     await failure(session.instantiate('other', new Uint8Array(8)), 'ERR_WIZER_INVALID_MODULE')
+    for (const name of [undefined, 5]) {
+      await failure(session.register(name), 'ERR_WIZER_OPTION')
+      await failure(session.instantiate(name, '(module)'), 'ERR_WIZER_OPTION')
+    }
+    assert.match((await failure(session.instantiate('other', './plugin.wasm'), 'ERR_WIZER_INVALID_MODULE')).message, /no path/)
+    assert.doesNotMatch((await failure(session.instantiate('other', new Uint8Array(8)), 'ERR_WIZER_INVALID_MODULE')).message, /no path/)
     await failure(session.instantiate('other', 5), 'ERR_WIZER_OPTION')
     await session.close()
     await failure(session.instantiate('other', '(module)'), 'ERR_WIZER_OPTION')

@@ -117,13 +117,17 @@ class ImportCalls {
   }
 }
 
-/** The methods of an object's class, those of the class itself last. Each is called as a function, as V8 does with imports. */
+/** The methods of an object's class. Each is called as a function, as V8 does with imports. */
 function methods(object) {
-  const prototype = Object.getPrototypeOf(object)
-  if (prototype === null || prototype === Object.prototype) return []
-  const own = Object.entries(Object.getOwnPropertyDescriptors(prototype))
-  const found = own.filter(([name, { value }]) => name !== 'constructor' && typeof value === 'function')
-  return [...methods(prototype), ...found.map(([name, { value }]) => [name, value])]
+  // The first property of a name hides those further up, whatever it is.
+  const found = new Map()
+  for (let at = object; at !== null && at !== Object.prototype; at = Object.getPrototypeOf(at)) {
+    for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(at))) {
+      if (!found.has(name)) found.set(name, value)
+    }
+  }
+  found.delete('constructor')
+  return [...found].filter(([, value]) => typeof value === 'function')
 }
 
 const isSize = (value) => Number.isSafeInteger(value) && value >= 0
@@ -146,6 +150,7 @@ function toItem(value) {
   if ('initial' in value) {
     const { initial, maximum, element, shared, address, contents } = value
     if (!isSize(initial) || (maximum !== undefined && !isSize(maximum))) return 'holds a description whose sizes are no whole numbers'
+    if (address !== undefined && address !== 'i32' && address !== 'i64') return 'holds a description whose address is neither `i32` nor `i64`'
     const item = { size: initial, ...(maximum !== undefined && { maximum }), ...(address !== undefined && { is64: address === 'i64' }) }
     if (element !== undefined) return { kind: 'table', ty: element === 'anyfunc' ? 'funcref' : String(element), ...item }
     if (contents !== undefined && !ArrayBuffer.isView(contents) && !isBuffer(contents)) return 'holds a description whose contents are no bytes'

@@ -374,6 +374,13 @@ impl Trap {
     }
 }
 
+impl TrapReason {
+    /// Whether a memory, table or segment was too short.
+    pub(crate) fn is_out_of_bounds(&self) -> bool {
+        matches!(self, TrapReason::Wasm(text) if text.contains("out of bounds"))
+    }
+}
+
 impl fmt::Display for Trap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.function {

@@ -210,8 +210,7 @@ impl Session {
         let wasm = to_binary(wasm)?.into_owned();
         let module = Module::parse(&wasm)?;
         validate(&wasm, &self.options.features)?;
-        let names = &self.code[0].names;
-        if names.are_used_by(&module) {
+        if self.code[0].names.are_used_by(&module) {
             return Err(Error::option(format!(
                 "the module `{name}` imports or exports a name that the session uses itself"
             )));
@@ -221,18 +220,37 @@ impl Session {
                 "a shared memory of a module that was not there from the start cannot be shared",
             ));
         }
+        for (name, wasm) in self.sources.provide(&module)? {
+            self.link(&name, wasm, true)?;
+        }
+        self.link(name, wasm, false)
+    }
+
+    /// Instantiates a module that is valid.
+    fn link(&mut self, name: &str, wasm: Vec<u8>, is_provided: bool) -> Result<(), Error> {
         let identify = has_references(&Module::parse(&self.wasm)?);
-        let mut prepared = Prepared::new(module, names, identify);
-        let number = self.ran.engine.load(&prepared)?;
+        let names = &self.code[0].names;
+        let mut prepared = Prepared::new(Module::parse(&wasm)?, names, identify);
+        let number = self.ran.engine.load(&prepared).map_err(|mut error| {
+            if let Error::Unsupported { help, .. } = &mut error {
+                *help = Some("a session stays with its engine; open it with `optimizing`".into());
+            }
+            error
+        })?;
         let (instance, baseline) = self.step(|engine| {
-            let added = prepared.code.functions.len();
-            engine.host().limiter.does_not_count(added);
-            let instance = steps::beside(engine, number, &prepared, name)?;
+            let added = match prepared.code.functions_are_globals {
+                true => 0,
+                false => prepared.code.functions.len(),
+            };
+            let before = engine.host().limiter.does_not_count(added);
+            let instance = steps::beside(engine, number, &prepared, name);
+            engine.host().limiter.ours = before;
+            let instance = instance?;
             Ok((instance, steps::state_of(engine, instance, &prepared)?))
         })?;
         prepared.has_run();
         self.code.push(prepared.code);
-        let position = self.sources.add(name, wasm);
+        let position = self.sources.add(name, wasm, is_provided);
         self.run.add(position, instance, baseline);
         Ok(())
     }
@@ -268,6 +286,15 @@ impl Session {
         };
         let result = self.step(|engine| engine.call(instance, export, export, args));
         result.map_err(|error| error.in_preload(module))
+    }
+
+    /// The type of a function that a module beside exports.
+    #[cfg(all(feature = "napi", not(test)))]
+    pub(crate) fn function_type_beside(&self, module: &str, export: &str) -> Option<FuncType> {
+        let main = Module::parse(&self.wasm).ok()?;
+        let modules = self.sources.again(main, &self.code).ok()?;
+        let (_, ty) = modules.function(module, export).ok()?;
+        Some(ty.clone())
     }
 
     /// Has the engine do something, for as long as it may take.

@@ -217,3 +217,167 @@ fn a_shared_memory_is_shared_or_refused() {
     let error = second.instantiate("side", side.as_bytes()).unwrap_err();
     assert_eq!(error.code(), "ERR_WIZER_UNSUPPORTED");
 }
+
+/// A side module of Emscripten imports from one name what the module exports, and what the host has.
+#[test]
+fn a_name_may_have_exports_of_the_module_and_what_the_host_provides() {
+    let main = r#"(module
+      (import "env" "log" (func $log (param i32)))
+      (import "env" "base" (global $base i32))
+      (memory (export "memory") 1)
+      (global (export "top") (mut i32) (i32.const 5))
+      (func (export "top of it") (result i32) (global.get 1))
+      (func (export "raise") (global.set 1 (i32.add (global.get 1) (i32.const 1))))
+      (func (export "peek") (param i32) (result i32) (i32.load8_u (local.get 0))))"#;
+    let side = r#"(module
+      (import "env" "memory" (memory 1))
+      (import "env" "top" (global $top (mut i32)))
+      (import "env" "base" (global $base i32))
+      (import "env" "more" (global $more i32))
+      (import "env" "own" (memory $own 1))
+      (import "env" "log" (func $log (param i32)))
+      (data (global.get $base) "\2a")
+      (func (export "_initialize")
+        (call $log (global.get $more))
+        (global.set $top (i32.add (global.get $top) (global.get $more)))))"#;
+    for engine in ENGINES {
+        let logged = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let log = std::sync::Arc::clone(&logged);
+        let mut wizer = Wizer::new();
+        wizer.engine(engine).cache(CacheLocation::Off);
+        wizer.import("env", "log", move |_, args| {
+            log.lock().unwrap().push(args[0]);
+            Ok(Vec::new())
+        });
+        wizer.import_global("env", "base", Value::I32(16));
+        wizer.import_global("env", "more", Value::I32(30));
+        wizer.import_memory("env", "own", [1], Some(1));
+        let mut session = wizer.session(main.as_bytes()).unwrap();
+        session.register("env").unwrap();
+        session.instantiate("side", side.as_bytes()).unwrap();
+        assert_eq!(*logged.lock().unwrap(), [Value::I32(30)], "{engine:?}");
+        assert_eq!(session.global("top").unwrap(), Value::I32(35));
+        session.snapshot().unwrap();
+        // It is the module's own, whoever else sees it.
+        session.call("raise", &[]).unwrap();
+        let wasm = session.snapshot().unwrap().wasm;
+
+        let mut again = wizer.session(&wasm).unwrap();
+        assert_eq!(again.call("top of it", &[]).unwrap(), [Value::I32(36)]);
+        let peeked = again.call("peek", &[Value::I32(16)]).unwrap();
+        assert_eq!(peeked, [Value::I32(42)], "{engine:?}");
+    }
+}
+
+/// What cannot be registered as a whole is not there in part.
+#[test]
+fn a_name_has_all_exports_of_a_module_or_none() {
+    let main = r#"(module
+      (import "env" "f" (func $f (result i32)))
+      (import "env" "mem" (memory 1))
+      (table (export "t") 2 funcref)
+      (func (export "f") (result i32) (i32.const 7))
+      (func (export "mem") (result i32) (i32.const 8))
+      (func (export "call") (param i32) (result i32) (call_indirect (result i32) (local.get 0))))"#;
+    let late =
+        r#"(module (func (export "f") (result i32) (i32.const 9)) (memory (export "mem") 1))"#;
+    let side = r#"(module
+      (import "env" "f" (func $f (result i32)))
+      (import "main" "t" (table 2 funcref))
+      (elem (i32.const 1) $f))"#;
+    for engine in ENGINES {
+        let mut wizer = Wizer::new();
+        wizer.engine(engine).cache(CacheLocation::Off);
+        wizer.import("env", "f", |_, _| Ok(vec![Value::I32(1)]));
+        wizer.import_memory("env", "mem", [], Some(1));
+        let mut session = wizer.session(main.as_bytes()).unwrap();
+        for refused in [
+            session.register("env").unwrap_err(),
+            session.instantiate("env", late.as_bytes()).unwrap_err(),
+        ] {
+            assert_eq!(refused.code(), "ERR_WIZER_OPTION");
+            assert!(refused.to_string().contains("another `mem`"), "{refused}");
+        }
+        session.register("main").unwrap();
+        session.instantiate("side", side.as_bytes()).unwrap();
+        let called = session.call("call", &[Value::I32(1)]).unwrap();
+        assert_eq!(called, [Value::I32(1)], "{engine:?}");
+        let wasm = session.snapshot().unwrap().wasm;
+        let mut again = wizer.session(&wasm).unwrap();
+        let called = again.call("call", &[Value::I32(1)]).unwrap();
+        assert_eq!(called, [Value::I32(1)], "{engine:?}");
+    }
+}
+
+/// The host gives a function of each type that it is asked for, and types are more than they look.
+#[test]
+fn functions_of_the_host_are_told_apart_by_their_types() {
+    let main = r#"(module
+      (type $t (sub (func (result i32))))
+      (import "env" "f" (func $f (type $t)))
+      (table (export "table") 4 funcref)
+      (func (export "is") (result i32) (ref.test (ref $t) (table.get (i32.const 1)))))"#;
+    let side = r#"(module
+      (import "env" "f" (func $f (result i32)))
+      (import "main" "table" (table 2 funcref))
+      (elem (i32.const 1) $f))"#;
+    let mut session = session(main, Engine::Optimizing);
+    session.instantiate("side", side.as_bytes()).unwrap();
+    assert_eq!(session.call("is", &[]).unwrap(), [Value::I32(0)]);
+    let error = session.snapshot().unwrap_err();
+    assert_eq!(error.code(), "ERR_WIZER_UNREPRESENTABLE_STATE");
+}
+
+/// The module needs no garbage collection; the one that fills its table does.
+#[test]
+fn a_proposal_that_only_the_state_demands_is_a_warning() {
+    let main = r#"(module (table (export "table") 2 externref))"#;
+    let side = r#"(module
+      (import "main" "table" (table 2 externref))
+      (func $start (table.set (i32.const 1) (extern.convert_any (ref.i31 (i32.const 5)))))
+      (start $start))"#;
+    let mut session = session(main, Engine::Optimizing);
+    session.instantiate("side", side.as_bytes()).unwrap();
+    let warnings = session.snapshot().unwrap().report.warnings;
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}")
+    };
+    assert!(warning.contains("garbage collection"), "{warning}");
+}
+
+/// Winch does not know all that Cranelift does.
+#[test]
+fn a_module_that_the_sessions_engine_cannot_run_is_refused_with_advice() {
+    let gc = "(module (type $s (struct)) (func (export \"_initialize\") (drop (struct.new $s))))";
+    let mut on_winch = session(MAIN, Engine::Baseline);
+    let error = on_winch.instantiate("side", gc.as_bytes()).unwrap_err();
+    assert_eq!(error.code(), "ERR_WIZER_UNSUPPORTED");
+    assert!(error.to_string().contains("`optimizing`"), "{error}");
+    session(MAIN, Engine::Optimizing)
+        .instantiate("side", gc.as_bytes())
+        .unwrap();
+}
+
+/// What instrumentation adds does not count, and what does, does, also where modules fail.
+#[test]
+fn memory_is_limited_beside() {
+    let functions = "(func)".repeat(2000);
+    let all = (0..2000).map(|f| format!(" {f}")).collect::<String>();
+    let fails = format!(
+        r#"(module (import "main" "table" (table 4 funcref)) {functions} (elem declare func{all})
+          (func (export "f") (drop (ref.func 0))) (func $start unreachable) (start $start))"#
+    );
+    let large = "(module (table 20000 funcref))";
+    for engine in ENGINES {
+        let mut wizer = Wizer::new();
+        wizer.engine(engine).max_memory(128 << 10);
+        let mut session = wizer.session(MAIN.as_bytes()).unwrap();
+        session.register("main").unwrap();
+        for n in 0..10 {
+            let error = session.instantiate(&format!("{n}"), fails.as_bytes());
+            assert_eq!(error.unwrap_err().code(), "ERR_WIZER_TRAP", "{engine:?}");
+        }
+        let error = session.instantiate("large", large.as_bytes()).unwrap_err();
+        assert_eq!(error.code(), "ERR_WIZER_MEMORY_LIMIT", "{engine:?}");
+    }
+}

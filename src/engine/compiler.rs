@@ -35,6 +35,12 @@ pub struct StoreData {
 }
 
 impl StoreData {
+    /// Whether an export is none of the user's.
+    fn is_added(&self, export: &str) -> bool {
+        let names = &self.names;
+        names.as_ref().is_some_and(|names| names.is_added(export))
+    }
+
     /// The name of the forwarder that stands for an exported function, if that is an import.
     fn forwarder(&self, export: &str) -> Option<String> {
         self.names.as_ref().map(|names| names.forwarder(export))
@@ -468,10 +474,21 @@ impl Engine for Compiler {
 
     fn register(&mut self, instance: InstanceId, name: &str) -> Result<(), Error> {
         let instance = self.instances[instance.0].instance;
-        match self.linker.instance(&mut self.store, name, instance) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(name_is_taken(name, &text(&error))),
+        let exports = instance.exports(&mut self.store);
+        let exports = exports.map(|e| (e.name().to_string(), e.into_extern()));
+        let mut exports: Vec<_> = exports.collect();
+        exports.retain(|(export, _)| !self.store.data().is_added(export));
+        // All of them or none.
+        for (export, _) in &exports {
+            if self.linker.get(&mut self.store, name, export).is_ok() {
+                return Err(name_is_taken(name, export));
+            }
         }
+        for (export, item) in exports {
+            let defined = self.linker.define(&self.store, name, &export, item);
+            defined.map_err(|e| Error::internal(text(&e)))?;
+        }
+        Ok(())
     }
 
     fn load(&mut self, module: &Prepared<'_>) -> Result<usize, Error> {
@@ -605,10 +622,8 @@ struct CallingGuest<'c, 's> {
 }
 
 impl CallingGuest<'_, '_> {
-    /// Whether an export is none of the user's.
     fn is_added(&self, export: &str) -> bool {
-        let names = &self.caller.data().names;
-        names.as_ref().is_some_and(|names| names.is_added(export))
+        self.caller.data().is_added(export)
     }
 }
 

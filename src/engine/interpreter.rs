@@ -326,14 +326,18 @@ impl Engine for Interpreter {
     }
 
     fn register(&mut self, instance: InstanceId, name: &str) -> Result<(), Error> {
-        for export in self.instances[instance.0].exports(&self.store) {
-            let names = (name.to_string(), export.name().to_string());
-            if self.linked.contains_key(&names) {
-                let what = format!("`{}` is exported under this name already", names.1);
-                return Err(name_is_taken(name, &what));
+        let added = self.store.data().names.as_ref();
+        let exports = self.instances[instance.0].exports(&self.store);
+        let exports = exports.map(|e| ((name.to_string(), e.name().to_string()), e.into_extern()));
+        let exports = exports.filter(|((_, export), _)| !added.is_some_and(|a| a.is_added(export)));
+        let exports: Vec<_> = exports.collect();
+        // All of them or none.
+        for (names, _) in &exports {
+            if self.linked.contains_key(names) {
+                return Err(name_is_taken(name, &names.1));
             }
-            self.linked.insert(names, export.into_extern());
         }
+        self.linked.extend(exports);
         Ok(())
     }
 

@@ -172,17 +172,23 @@ impl State for Live<'_> {
     }
 
     fn traps(&mut self, probe: &str) -> Result<bool, Error> {
-        match self.engine.call(self.instance, probe, probe, &[]) {
+        // What a probe takes is not the user's.
+        let limit = self.engine.host().limiter.limit.take();
+        let called = self.engine.call(self.instance, probe, probe, &[]);
+        self.engine.host().limiter.limit = limit;
+        match called {
             Ok(_) => Ok(false),
-            Err(Error::Trap(_)) => Ok(true),
+            Err(Error::Trap(trap)) if trap.reason.is_out_of_bounds() => Ok(true),
             Err(other) => Err(other),
         }
     }
 }
 
 /// Two instances cannot export the same thing under one name.
-fn name_is_taken(name: &str, why: &str) -> Error {
-    Error::option(format!("nothing can be imported from `{name}`: {why}"))
+fn name_is_taken(name: &str, export: &str) -> Error {
+    Error::option(format!(
+        "nothing more can be imported from `{name}`: there is another `{export}` in it"
+    ))
 }
 
 /// The types of a module's imported functions, in the order of its imports; `None` for imports

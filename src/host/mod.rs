@@ -265,9 +265,10 @@ pub(crate) struct Limiter {
 const BYTES_PER_SLOT: u64 = 8;
 
 impl Limiter {
-    /// Slots that instrumentation is going to add.
-    pub fn does_not_count(&mut self, added_slots: usize) {
-        self.ours += added_slots as u64 * BYTES_PER_SLOT;
+    /// Slots that instrumentation is going to add do not count. Returns what did not before.
+    pub fn does_not_count(&mut self, added_slots: usize) -> u64 {
+        let more = self.ours + added_slots as u64 * BYTES_PER_SLOT;
+        std::mem::replace(&mut self.ours, more)
     }
 
     /// Takes note of growth. Growth beyond the limit is an error and not a `-1` for the guest:

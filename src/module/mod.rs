@@ -10,11 +10,13 @@ mod validate;
 
 use std::ops::Range;
 
-use wasmparser::{ConstExpr, FuncType, GlobalType, MemoryType, RefType, TableType, TypeRef};
+use wasmparser::{
+    ConstExpr, FuncType, GlobalType, HeapType, MemoryType, RefType, TableType, TypeRef, ValType,
+};
 
 pub use init::SharedMemoryInit;
 pub use types::{is_external, needs_collector, signature, val_type_name};
-pub use validate::{Features, Validation, validate};
+pub use validate::{Features, Proposal, Validation, is_valid_without, validate};
 
 /// Section ids, as the binary format numbers them.
 pub mod section {
@@ -295,6 +297,19 @@ impl<'a> Module<'a> {
     /// The function type at a type index.
     pub fn function_type_at(&self, ty: u32) -> Option<&FuncType> {
         self.types.get(ty as usize)?.as_ref()
+    }
+
+    /// A function type that is the same in every module: one that stands alone, and names no types
+    /// of this module.
+    pub fn plain_type_at(&self, ty: u32) -> Option<&FuncType> {
+        let structure = self.function_type_at(ty)?;
+        let is_plain = |ty: &ValType| match ty {
+            ValType::Ref(ty) => matches!(ty.heap_type(), HeapType::Abstract { .. }),
+            _ => true,
+        };
+        let mut all = structure.params().iter().chain(structure.results());
+        let stands_alone = self.stand_alone.get(ty as usize) == Some(&true);
+        (stands_alone && all.all(is_plain)).then_some(structure)
     }
 
     /// Whether each value of the function type `ty` is one of the type `wanted`, as far as can be

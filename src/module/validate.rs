@@ -117,6 +117,25 @@ pub fn validate(bytes: &[u8], features: &Features) -> Result<(), Error> {
     }
 }
 
+/// A proposal that a module may do without.
+#[derive(Clone, Copy)]
+pub enum Proposal {
+    ReferenceTypes,
+    Gc,
+}
+
+/// Whether a module is valid for an engine that does not know a proposal.
+pub fn is_valid_without(bytes: &[u8], proposal: Proposal) -> bool {
+    let mut features = wasm_features(&Features {
+        reference_types: !matches!(proposal, Proposal::ReferenceTypes),
+        ..Features::default()
+    });
+    features.remove(WasmFeatures::GC);
+    Validator::new_with_features(features)
+        .validate_all(bytes)
+        .is_ok()
+}
+
 /// The proposals that the engines run, without the ones that were switched off.
 fn wasm_features(features: &Features) -> WasmFeatures {
     let mut all = WasmFeatures::WASM3

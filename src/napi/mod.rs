@@ -182,6 +182,39 @@ impl Run {
         self.step(env, Step::Call(name, args.ok_or_else(misfit)?), in_worker)
     }
 
+    /// Calls an export of a module beside the session's.
+    #[napi(catch_unwind)]
+    pub fn call_beside(
+        &self,
+        env: Env,
+        module: String,
+        name: String,
+        args: JsValues,
+        in_worker: bool,
+    ) -> napi::Result<AsyncTask<StepTask>> {
+        let ty = self.type_beside(&module, &name);
+        let args = ty.and_then(|ty| link::with_types(&args, ty.params()));
+        let misfit = || napi::Error::from_reason("the arguments do not fit the function");
+        let step = Step::CallBeside(module, name, args.ok_or_else(misfit)?);
+        self.step(env, step, in_worker)
+    }
+
+    /// The type of a function that a module beside the session's exports, or nothing where there
+    /// is no such function. Not while a step goes on.
+    #[napi(catch_unwind)]
+    pub fn beside_type(&self, module: String, name: String) -> Option<FunctionType> {
+        let ty = self.type_beside(&module, &name)?;
+        Some(FunctionType {
+            params: link::type_names(ty.params()),
+            results: link::type_names(ty.results()),
+        })
+    }
+
+    fn type_beside(&self, module: &str, name: &str) -> Option<wasmparser::FuncType> {
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        session.as_ref()?.function_type_beside(module, name)
+    }
+
     /// Reads an exported global of the session's module.
     #[napi(catch_unwind)]
     pub fn read_global(

@@ -19,6 +19,7 @@ pub type Slot = Arc<Mutex<Option<Session>>>;
 pub enum Step {
     Open(Box<SendWizer>, Vec<u8>),
     Call(String, Vec<Value>),
+    CallBeside(String, String, Vec<Value>),
     Global(String),
     Register(String),
     Instantiate(String, Vec<u8>),
@@ -78,6 +79,10 @@ fn step(slot: &Slot, step: &mut Step) -> Result<Stepped, Box<Failure>> {
     };
     let done = match step {
         Step::Call(name, args) => session.call(name, args).map(Stepped::Values),
+        Step::CallBeside(module, name, args) => {
+            let called = session.call_beside(module, name, args);
+            called.map(Stepped::Values)
+        }
         Step::Global(name) => session.global(name).map(|v| Stepped::Values(vec![v])),
         Step::Register(name) => session.register(name).map(|()| Stepped::Nothing),
         Step::Instantiate(name, wasm) => {

@@ -4,11 +4,11 @@ use super::Outcome;
 use crate::engine::Engine;
 use crate::error::counted;
 use crate::host::HostState;
-use crate::module::{Features, Module, validate};
+use crate::module::{Module, Proposal, is_valid_without};
 use crate::report::{BakedReport, Clock, EngineReport, HostCallReport, MemoryReport, Report};
 use crate::rewrite::Rewritten;
-use crate::snapshot::references::{Item, TableSnapshot};
-use crate::snapshot::{MemorySnapshot, Snapshot};
+use crate::snapshot::references::Item;
+use crate::snapshot::{Constant, MemorySnapshot, Snapshot};
 
 /// The output, and what is to be told of it.
 pub struct Written<'w> {
@@ -72,24 +72,37 @@ impl<'w> Written<'w> {
     }
 }
 
-/// A proposal that the state demands, where the input does without. There is one: only an
-/// expression can put null where the host's table has a function.
-fn demanded(input: &Module<'_>, snapshot: &Snapshot<'_>) -> Option<String> {
-    let has_null = |table: &&TableSnapshot| {
-        let mut items = table.runs.iter().flat_map(|run| &run.items);
-        items.any(|item| *item == Item::Null)
+/// The proposals that the state demands, where the input does without: only an expression can put
+/// null where the host's table has a function, or an integer where references are.
+fn demanded(input: &Module<'_>, snapshot: &Snapshot<'_>) -> Vec<String> {
+    let holds = |wanted: fn(&Item) -> bool| {
+        let tables = snapshot.tables.iter();
+        let mut tables = tables.filter(|t| t.runs.iter().flat_map(|run| &run.items).any(wanted));
+        tables.next().map(|table| format!("table {}", table.index))
     };
-    let table = snapshot.tables.iter().find(has_null)?;
-    let without = Features {
-        reference_types: false,
-        ..Features::default()
+    let is_integer = |constant: &Constant| matches!(constant, Constant::Reference(Item::I31(_)));
+    let global = || {
+        let mut globals = snapshot.globals.iter();
+        let (index, _) = globals.find(|(_, constant)| is_integer(constant))?;
+        Some(format!("global {index}"))
     };
-    validate(input.bytes, &without).ok()?;
-    Some(format!(
-        "the output needs reference types, which the input does not: table {} has null where its \
-         host has a function",
-        table.index
-    ))
+    let mut all = Vec::new();
+    if let Some(table) = holds(|item| *item == Item::Null)
+        && is_valid_without(input.bytes, Proposal::ReferenceTypes)
+    {
+        all.push(format!(
+            "the output needs reference types, which the input does not: {table} has null where \
+             its host has a function"
+        ));
+    }
+    if let Some(place) = holds(|item| matches!(item, Item::I31(_))).or_else(global)
+        && is_valid_without(input.bytes, Proposal::Gc)
+    {
+        all.push(format!(
+            "the output needs garbage collection, which the input does not: {place} holds an `i31`"
+        ));
+    }
+    all
 }
 
 /// What the host was asked, and what of it a user should know.

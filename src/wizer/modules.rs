@@ -18,14 +18,14 @@ pub struct Registered {
     pub position: usize,
     /// The first module that can.
     pub since: usize,
+    /// Whether the module only exports what the caller provides.
+    pub is_provided: bool,
 }
 
 /// The modules of a run, in the order of their instantiation.
 pub struct Modules<'a> {
     all: Vec<Prepared<'a>>,
     names: Vec<Registered>,
-    /// How many of them, the first ones, only export what the caller provides.
-    provided: usize,
     /// The position of the one that is initialized.
     main: usize,
 }
@@ -39,24 +39,33 @@ pub enum Source {
     Host(String, String),
 }
 
+/// What tells a function from others.
+#[derive(PartialEq, Eq, Hash)]
+pub struct Identity {
+    source: Source,
+    ty: Type,
+}
+
+/// The type of a function: a host gives one for each.
+#[derive(PartialEq, Eq, Hash)]
+enum Type {
+    /// What the module that defines it says.
+    AsDefined,
+    /// The same wherever it is.
+    Plain(FuncType),
+    /// The type of this index of the module of this position.
+    Own(usize, u32),
+}
+
 impl<'a> Modules<'a> {
-    pub fn new(
-        all: Vec<Prepared<'a>>,
-        names: Vec<Registered>,
-        provided: usize,
-        main: usize,
-    ) -> Modules<'a> {
-        Modules {
-            all,
-            names,
-            provided,
-            main,
-        }
+    pub fn new(all: Vec<Prepared<'a>>, names: Vec<Registered>, main: usize) -> Modules<'a> {
+        Modules { all, names, main }
     }
 
     /// Whether the preloaded module of this position only exports what the caller provides.
     pub fn is_provided(&self, position: usize) -> bool {
-        position < self.provided
+        let mut names = self.names.iter();
+        names.any(|of| of.position == position && of.is_provided)
     }
 
     /// How they were instrumented, without the memory of what was needed to run them.
@@ -96,9 +105,10 @@ impl<'a> Modules<'a> {
         self.others().filter(|(position, ..)| *position < self.main)
     }
 
-    /// How many of them only export what the caller provides.
+    /// How many of them, the first ones, only export what the caller provides.
     pub fn provided(&self) -> usize {
-        self.provided
+        let preloads = self.names.iter().filter(|of| of.position < self.main);
+        preloads.filter(|of| of.is_provided).count()
     }
 
     /// The position of a module that is to be called besides the one that is initialized.
@@ -107,6 +117,17 @@ impl<'a> Modules<'a> {
     ///
     /// Where there is none of this name, or what it exports cannot be called so.
     pub fn callable(&self, name: &str, export: &str, args: &[Value]) -> Result<usize, Error> {
+        let (position, ty) = self.function(name, export)?;
+        invoke::check(export, ty, args)?;
+        Ok(position)
+    }
+
+    /// A function that such a module exports: the module's position, and the function's type.
+    ///
+    /// # Errors
+    ///
+    /// Where there is none.
+    pub fn function(&self, name: &str, export: &str) -> Result<(usize, &FuncType), Error> {
         let mut named = self.others().filter(|(position, found, _)| {
             // What the caller provides goes by the same names.
             *found == name && !self.is_provided(*position)
@@ -123,8 +144,7 @@ impl<'a> Modules<'a> {
                 "the module `{name}` exports no function `{export}`"
             )));
         };
-        invoke::check(export, ty, args)?;
-        Ok(position)
+        Ok((position, ty))
     }
 
     /// The module's observer and its position.
@@ -153,7 +173,7 @@ impl<'a> Modules<'a> {
 
     /// The functions of the module itself by where they come from and their types: a host gives
     /// a function of each type that it is asked for. Of several that are the same, the first.
-    pub fn functions(&self) -> HashMap<(Source, Option<FuncType>), u32> {
+    pub fn functions(&self) -> HashMap<Identity, u32> {
         let mut functions = HashMap::new();
         let main = self.main_position();
         for index in &self.main().code.functions {
@@ -165,14 +185,17 @@ impl<'a> Modules<'a> {
     }
 
     /// What tells a function from others.
-    pub fn identity(&self, position: usize, function: u32) -> (Source, Option<FuncType>) {
+    pub fn identity(&self, position: usize, function: u32) -> Identity {
         let source = self.source(position, ExternKind::Func, function);
-        let ty = self.all[position].module.function_type(function).cloned();
-        match source {
-            Source::Host(..) => (source, ty),
-            // It is what the module that defines it says.
-            Source::Module(..) => (source, None),
-        }
+        let module = &self.all[position].module;
+        let ty = match (&source, module.functions.get(function)) {
+            (Source::Host(..), Some(ty)) => match module.plain_type_at(*ty) {
+                Some(structure) => Type::Plain(structure.clone()),
+                None => Type::Own(position, *ty),
+            },
+            _ => Type::AsDefined,
+        };
+        Identity { source, ty }
     }
 
     /// Whether the module itself imports a thing of another one.

@@ -13,24 +13,26 @@ use crate::rewrite::number;
 use crate::snapshot::plan;
 use crate::value::{Reference, Value};
 
-/// The modules that export what is provided and imported, under the names of the imports.
+/// The modules that export what is provided and imported, under the names of the imports. What
+/// nobody imports stays among the items.
 ///
 /// # Errors
 ///
 /// [`Error::ImportType`] where what is provided is not what a module imports.
 pub fn modules(
-    items: &[ProvidedItem],
+    items: &mut Vec<ProvidedItem>,
     importers: &[&Module<'_>],
 ) -> Result<Vec<(String, Vec<u8>)>, Error> {
-    let mut modules = Vec::new();
-    for item in items {
-        // Functions are another matter, and what nobody imports does not matter.
-        let wants = |importer: &&Module<'_>| {
+    let wanted = |item: &ProvidedItem| {
+        importers.iter().find_map(|importer| {
             let mut imports = importer.imports.iter();
             let import = imports.find(|i| i.module == item.module && i.name == item.name)?;
-            Some(import.ty)
-        };
-        let Some((importer, ty)) = importers.iter().find_map(|m| Some((m, wants(m)?))) else {
+            Some((importer, import.ty))
+        })
+    };
+    let mut modules = Vec::new();
+    for item in &*items {
+        let Some((importer, ty)) = wanted(item) else {
             continue;
         };
         let bytes = module(item, importer, ty).map_err(|message| Error::ImportType {
@@ -40,6 +42,7 @@ pub fn modules(
         })?;
         modules.push((item.module.clone(), bytes));
     }
+    items.retain(|item| wanted(item).is_none());
     Ok(modules)
 }
 

@@ -9,18 +9,19 @@ use crate::engine::Prepared;
 use crate::error::Error;
 use crate::instrument::{Instrumented, Names, has_references, observer};
 use crate::module::Module;
-use crate::options::{Options, Preload, PreloadSource};
+use crate::options::{Options, Preload, PreloadSource, ProvidedItem};
 
 /// The modules that a run needs besides the one that is initialized, in the binary format.
 pub struct Sources {
     /// The modules that are imported from, by name: first those that export what the caller
     /// provides, and then the preloaded ones.
     preloads: Vec<(String, Vec<u8>)>,
-    provided: usize,
     observer: Option<Vec<u8>>,
     /// The modules that were instantiated after the one that is initialized, by name.
     later: Vec<(String, Vec<u8>)>,
     names: Vec<Registered>,
+    /// What the caller provides and nobody has imported.
+    items: Vec<ProvidedItem>,
 }
 
 impl Sources {
@@ -30,12 +31,13 @@ impl Sources {
         let read = |preload: &Preload| Ok((preload.name.clone(), read_preload(preload)?));
         let preloads = options.preloads.iter().map(read);
         let preloads = preloads.collect::<Result<Vec<_>, Error>>()?;
-        let provided = match options.items.is_empty() {
+        let mut items = options.items.clone();
+        let provided = match items.is_empty() {
             true => Vec::new(),
             false => {
                 let parsed = parse(&preloads)?;
                 let importers: Vec<&Module<'_>> = [module].into_iter().chain(&parsed).collect();
-                provided::modules(&options.items, &importers)?
+                provided::modules(&mut items, &importers)?
             }
         };
         let provides = provided.len();
@@ -45,10 +47,11 @@ impl Sources {
             name: name.clone(),
             position,
             since: position + 1,
+            is_provided: position < provides,
         });
         Ok(Sources {
             names: names.collect(),
-            provided: provides,
+            items,
             preloads,
             observer: observer(module),
             later: Vec::new(),
@@ -71,7 +74,7 @@ impl Sources {
     ///
     /// [`Error::Option`] where there is one of this name.
     pub fn is_free(&self, name: &str) -> Result<(), Error> {
-        let mut names = self.names.iter().filter(|of| of.position >= self.provided);
+        let mut names = self.names.iter().filter(|of| !of.is_provided);
         match names.any(|of| of.name == name) {
             true => Err(Error::option(format!(
                 "there is a module of the name `{name}` already"
@@ -86,19 +89,30 @@ impl Sources {
             name: name.into(),
             position: self.main(),
             since: self.len(),
+            is_provided: false,
         });
     }
 
     /// Takes note of one module more. Returns its position.
-    pub fn add(&mut self, name: &str, wasm: Vec<u8>) -> usize {
+    pub fn add(&mut self, name: &str, wasm: Vec<u8>, is_provided: bool) -> usize {
         let position = self.len();
         self.later.push((name.into(), wasm));
         self.names.push(Registered {
             name: name.into(),
             position,
             since: position + 1,
+            is_provided,
         });
         position
+    }
+
+    /// The modules that export what one module more imports of what the caller provides.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ImportType`] where that is not what it imports.
+    pub fn provide(&mut self, importer: &Module<'_>) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        provided::modules(&mut self.items, &[importer])
     }
 
     /// The modules of users: the preloaded ones, by name, and the one that is initialized.
@@ -120,7 +134,7 @@ impl Sources {
     }
 
     fn modules<'s>(&self, all: Vec<Prepared<'s>>) -> Modules<'s> {
-        Modules::new(all, self.names.clone(), self.provided, self.main())
+        Modules::new(all, self.names.clone(), self.main())
     }
 
     /// Makes the modules ready to run.

@@ -8,6 +8,7 @@ use super::modules::{Modules, Source, shares};
 use super::plan::Plan;
 use crate::engine::{Engine, InstanceId, Live, Prepared};
 use crate::error::Error;
+use crate::module::ExternKind;
 use crate::options::{Options, Phase, PreloadCall};
 use crate::report::Clock;
 use crate::rewrite::rewrite;
@@ -241,7 +242,10 @@ fn check_preloads(engine: &mut dyn Engine, run: &Run, modules: &Modules<'_>) -> 
         }
         let shared = |kind, index| match modules.source(position, kind, index) {
             Source::Module(of, _) if of == modules.main_position() => true,
-            source @ Source::Module(..) => modules.is_imported(&source, kind),
+            // An imported global that changed cannot be written there.
+            source @ Source::Module(..) => {
+                kind != ExternKind::Global && modules.is_imported(&source, kind)
+            }
             Source::Host(..) => false,
         };
         let mut live = live(engine, *instance, prepared);

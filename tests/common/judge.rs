@@ -126,6 +126,28 @@ impl Judge {
         Ok(Running { store, exports })
     }
 
+    /// Whether the preloaded modules provide memories and tables that are large enough.
+    pub fn fits(&self, wasm: &[u8]) -> bool {
+        let module = self.compile(wasm).expect("a valid module");
+        module.imports().all(|import| {
+            let preloads = self.preloads.iter();
+            let mut exports = preloads.flat_map(|(name, m)| m.exports().map(move |e| (name, e)));
+            let provided = exports.find_map(|(name, export)| {
+                let is_it = name == import.module() && export.name() == import.name();
+                is_it.then(|| export.ty())
+            });
+            match (import.ty(), provided) {
+                (ExternType::Memory(wanted), Some(ExternType::Memory(found))) => {
+                    wanted.minimum() <= found.minimum()
+                }
+                (ExternType::Table(wanted), Some(ExternType::Table(found))) => {
+                    wanted.minimum() <= found.minimum()
+                }
+                _ => true,
+            }
+        })
+    }
+
     /// A new instance of a module that was not initialized, after its initialization.
     pub fn initialized(&self, wasm: &[u8], setup: &Setup) -> Result<Running, Error> {
         let mut running = self.instantiate(wasm)?;
