@@ -24,6 +24,8 @@ use world::Judge;
 #[derive(Default)]
 struct Counts {
     right: usize,
+    /// At how many the output was judged with imports as they were, too.
+    twice: usize,
     /// By reason.
     refused: BTreeMap<String, usize>,
     wrong: Vec<String>,
@@ -35,6 +37,7 @@ struct Counts {
 impl Counts {
     fn add(&mut self, other: Counts) {
         self.right += other.right;
+        self.twice += other.twice;
         self.wrong.extend(other.wrong);
         self.crashed.extend(other.crashed);
         for (all, more) in [
@@ -240,6 +243,13 @@ impl<'s> Cast<'s> {
         beside.collect()
     }
 
+    /// Whether an instance imports memories or tables.
+    fn shares_places(&self, instance: usize) -> bool {
+        let module = self.compiled[self.made[instance].1].as_ref();
+        let mut imports = module.into_iter().flat_map(Module::imports);
+        imports.any(|import| matches!(import.ty(), ExternType::Memory(_) | ExternType::Table(_)))
+    }
+
     /// Whether an instance holds something of another one.
     fn depends(&self, instance: usize, on: usize) -> bool {
         instance == on || self.needs(instance).contains(&on)
@@ -264,6 +274,16 @@ fn has_state(wasm: &[u8]) -> bool {
 /// A point that cannot be judged must not count as right.
 const KNOWN: &str = "wasmtime knows every module that the suite instantiates";
 
+/// How what the output imports is when it is instantiated.
+#[derive(Clone, Copy, PartialEq)]
+enum Imports {
+    /// As at the point: the originals of all have run until there.
+    AsTheyAre,
+    /// As before the original was instantiated, which is what the output is made for. Instances
+    /// that were made between the two are not there.
+    AsTheyWere,
+}
+
 /// What is judged at a point: the output in the place of the instance.
 fn judge_point(
     judge: &Judge,
@@ -272,16 +292,18 @@ fn judge_point(
     output: &Module,
     after: usize,
     linked: bool,
+    imports: Imports,
 ) -> Result<(), String> {
     let mut world = judge.world(&cast.script.name);
     let mut instances = HashMap::new();
     let (first, module) = cast.made[instance];
-    let shares = |ty| matches!(ty, ExternType::Memory(_) | ExternType::Table(_));
-    let original = cast.compiled[module]
-        .as_ref()
-        .expect("a module that the judge knows");
-    if !linked && original.imports().any(|import| shares(import.ty())) {
+    let until = match imports {
+        Imports::AsTheyAre => after,
+        Imports::AsTheyWere => first,
+    };
+    if !linked && imports == Imports::AsTheyAre && cast.shares_places(instance) {
         // It shares state with `spectest`, which has to be where it was.
+        let original = cast.compiled[module].as_ref().expect(KNOWN);
         let made = world.instantiate(original);
         let made = made.map_err(|e| format!("the original cannot be made: {e}"))?;
         for step in &cast.script.steps[..after] {
@@ -294,14 +316,16 @@ fn judge_point(
             }
         }
     }
+    let mut count = 0;
     if linked {
-        for step in &cast.script.steps[..after] {
+        for step in &cast.script.steps[..until] {
             match &step.action {
                 Action::Instantiate { module } => {
                     let module = cast.compiled[*module].as_ref().expect(KNOWN);
                     let made = world.instantiate(module);
                     let made = made.map_err(|e| format!("the original cannot be made: {e}"))?;
-                    instances.insert(instances.len(), made);
+                    instances.insert(count, made);
+                    count += 1;
                 }
                 Action::Register { instance, name } => world.register(name, instances[instance]),
                 Action::Ask { instance, what, .. } => {
@@ -315,16 +339,17 @@ fn judge_point(
             }
         }
     }
-    let made = world.instantiate(output);
+    let made = world.instantiate_as_large_as_wanted(output);
     let made = made.map_err(|e| format!("the output cannot be instantiated: {e:?}"))?;
-    let next = instances.len().max(instance + 1);
     instances.insert(instance, made);
     for name in cast.registered.get(&instance).into_iter().flatten() {
         if linked {
             world.register(name, made);
         }
     }
-    let mut count = next;
+    // How many instances the script has made by then.
+    let next = cast.made.iter().filter(|(at, _)| *at < after).count();
+    let mut count = next.max(instance + 1);
     for step in &cast.script.steps[after.max(first + 1)..] {
         match &step.action {
             Action::Ask {
@@ -334,20 +359,28 @@ fn judge_point(
             } => {
                 // Instances from before the point hold the original.
                 let holds_original = *of != instance && *of < next && cast.depends(*of, instance);
-                if (linked || *of == instance) && !holds_original {
-                    let asked = world.ask(instances[of], what, wanted);
+                if (linked || *of == instance)
+                    && !holds_original
+                    && let Some(asked) = instances.get(of)
+                {
+                    let asked = world.ask(*asked, what, wanted);
                     asked.map_err(|what| format!("line {}: {what}", step.line))?;
                 }
             }
             Action::Instantiate { module } if linked => {
-                let module = cast.compiled[*module].as_ref().expect(KNOWN);
-                let made = world.instantiate(module);
-                let made = made.map_err(|e| format!("line {}: {e}", step.line))?;
-                instances.insert(count, made);
+                let needs = cast.needs(count);
+                if needs.iter().all(|of| instances.contains_key(of)) {
+                    let module = cast.compiled[*module].as_ref().expect(KNOWN);
+                    let made = world.instantiate(module);
+                    let made = made.map_err(|e| format!("line {}: {e}", step.line))?;
+                    instances.insert(count, made);
+                }
                 count += 1;
             }
             Action::Register { instance, name } if linked => {
-                world.register(name, instances[instance]);
+                if let Some(made) = instances.get(instance) {
+                    world.register(name, *made);
+                }
             }
             Action::Fail { module } if linked => {
                 if let Some(module) = &cast.compiled[*module] {
@@ -386,7 +419,8 @@ fn judge_instance(judge: &Judge, cast: &Cast<'_>, instance: usize, maker: Maker)
     let before = cast.beside(instance, &names, 0..made);
     // The judge does the same with the originals of the others.
     let others_change = !cast.beside(instance, &names, made..steps.len()).is_empty();
-    let made_subject = maker.make(judge, &cast.script.name, &before, others_change, wasm);
+    let make = |may_change| maker.make(judge, &cast.script.name, &before, may_change, wasm);
+    let made_subject = make(others_change);
     let mut subject = match made_subject {
         Ok(subject) => subject,
         Err(No::Engine) => {
@@ -402,6 +436,13 @@ fn judge_instance(judge: &Judge, cast: &Cast<'_>, instance: usize, maker: Maker)
             return (linked, counts);
         }
     };
+    // One that writes only what does not depend on the state of others.
+    let is_ours = matches!(maker, Maker::Session(_));
+    let with_places = is_ours && cast.shares_places(instance);
+    let mut strict = match with_places && others_change {
+        true => make(false).ok(),
+        false => None,
+    };
     let mut last: Option<(Vec<u8>, Module)> = None;
     let mut done = made + 1;
     for (point, after) in std::iter::once(made + 1)
@@ -410,6 +451,9 @@ fn judge_instance(judge: &Judge, cast: &Cast<'_>, instance: usize, maker: Maker)
     {
         let mut is_run = true;
         for step in cast.beside(instance, &names, done..after.max(done + 1) - 1) {
+            if let Some(strict) = &mut strict {
+                let _ = strict.beside(&step);
+            }
             if let Err(no) = subject.beside(&step) {
                 is_run = false;
                 if let No::Crashed(what) = no {
@@ -422,6 +466,9 @@ fn judge_instance(judge: &Judge, cast: &Cast<'_>, instance: usize, maker: Maker)
             let Action::Ask { what, .. } = &steps[after - 1].action else {
                 unreachable!("only such steps are in the list");
             };
+            if let Some(strict) = &mut strict {
+                let _ = strict.ask(what);
+            }
             let asked = subject.ask(what);
             is_run &= asked.is_ok();
             if let Err(No::Crashed(what)) = asked {
@@ -441,11 +488,26 @@ fn judge_instance(judge: &Judge, cast: &Cast<'_>, instance: usize, maker: Maker)
                     Some((last, output)) if last == wasm => Ok(output),
                     _ => judge.compile(&wasm),
                 };
+                let mut imports = vec![Imports::AsTheyAre];
+                match &mut strict {
+                    Some(strict) => match strict.snapshot() {
+                        Ok(same) if same == wasm => imports.push(Imports::AsTheyWere),
+                        Ok(_) => counts
+                            .wrong
+                            .push(format!("{}: other bytes", place(after - 1))),
+                        Err(_) => {}
+                    },
+                    None if with_places => imports.push(Imports::AsTheyWere),
+                    None => {}
+                }
+                counts.twice += imports.len() - 1;
                 let judged = output
                     .map_err(|e| format!("the output is not valid: {e:?}"))
                     .and_then(|output| {
                         let (_, output) = last.insert((wasm, output));
-                        judge_point(judge, cast, instance, output, after, linked)
+                        imports.into_iter().try_for_each(|imports| {
+                            judge_point(judge, cast, instance, output, after, linked, imports)
+                        })
                     });
                 match judged {
                     Ok(()) => counts.right += 1,
@@ -528,6 +590,9 @@ fn print(who: &str, counts: &[Counts; 2]) {
         ];
         let numbers = numbers.map(|n| format!("{n:>7}"));
         println!("| {who:<36} | {kind:<6} | {} |", numbers.join(" | "));
+        if counts.twice > 0 {
+            println!("    {} with imports as they were, too", counts.twice);
+        }
         for (what, reasons) in [("refused", &counts.refused), ("left out", &counts.left_out)] {
             for (reason, count) in reasons {
                 println!("    {what} {count:>6}: {reason}");
@@ -577,8 +642,8 @@ fn a_module_that_was_not_initialized_is_found_out() {
     let script = script::read("counting", text).unwrap();
     let cast = Cast::new(&script, &judge);
     let input = cast.compiled[0].as_ref().unwrap();
-    assert!(judge_point(&judge, &cast, 0, input, 1, false).is_ok());
-    assert!(judge_point(&judge, &cast, 0, input, 2, false).is_err());
+    let judge_at = |after| judge_point(&judge, &cast, 0, input, after, false, Imports::AsTheyAre);
+    assert!(judge_at(1).is_ok() && judge_at(2).is_err());
     let (linked, counts) = judge_instance(&judge, &cast, 0, Maker::Session(Engine::Optimizing));
     assert!(!linked && counts.right == 3 && counts.wrong.is_empty());
 }

@@ -1,8 +1,8 @@
 //! wasmtime as judge: instances in a store, made and asked as a script says.
 
 use wizer::wasmtime::{
-    AnyRef, Config, Engine, Error, ExternRef, HeapType, Instance, Linker, Module, Store,
-    ThrownException, Val,
+    AnyRef, Config, Engine, Error, Extern, ExternRef, ExternType, HeapType, Instance, Linker,
+    Module, Ref, Store, ThrownException, Val,
 };
 
 use crate::script::{Arg, Heap, Pattern, Question, Wanted};
@@ -87,6 +87,29 @@ pub struct World {
 impl World {
     pub fn instantiate(&mut self, module: &Module) -> Result<Instance, Error> {
         self.linker.instantiate(&mut self.store, module)
+    }
+
+    /// As [`World::instantiate`], with memories and tables that grew if need be: their host has to
+    /// provide them as large as they were.
+    pub fn instantiate_as_large_as_wanted(&mut self, module: &Module) -> Result<Instance, Error> {
+        let store = &mut self.store;
+        for import in module.imports() {
+            match (self.linker.get_by_import(&mut *store, &import), import.ty()) {
+                (Some(Extern::Memory(memory)), ExternType::Memory(ty)) => {
+                    let more = ty.minimum().saturating_sub(memory.size(&*store));
+                    memory.grow(&mut *store, more)?;
+                }
+                (Some(Extern::Table(table)), ExternType::Table(ty)) => {
+                    let more = ty.minimum().saturating_sub(table.size(&*store));
+                    if more > 0 {
+                        let null = Ref::null(ty.element().heap_type());
+                        table.grow(&mut *store, more, null)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.instantiate(module)
     }
 
     pub fn register(&mut self, name: &str, instance: Instance) {
