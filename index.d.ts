@@ -321,7 +321,8 @@ export class Session {
   global(name: string): Promise<any>
 
   /**
-   * Lets modules that are instantiated from now on import the module's exports under this name.
+   * Lets modules that are instantiated from now on import the module's exports under this name. It may have several, and
+   * share one with what `imports` provides: what the module exports comes first.
    *
    * @throws a {@link WizerError} with the code `ERR_WIZER_OPTION` where there is a module of this name
    */
@@ -333,6 +334,9 @@ export class Session {
    * `_initialize` are called. What it leaves in memories and tables of the module is written with the module; the output
    * carries nothing else of it, and a later change of its own state is an error as for `preload`, unless
    * `allowPreloadChanges` is set.
+   *
+   * With the engine `auto`, large modules are compiled by Winch; where a module needs what that does not know, open the
+   * session with the engine `optimizing`.
    *
    * @param name the name under which those that follow can import from it
    * @throws a {@link WizerError}. What it did before it failed remains, and the session can go on.
@@ -363,12 +367,17 @@ export class Session {
   close(): Promise<void>
 }
 
-/** What a module imports, by the two names of the imports. */
+/**
+ * What a module imports, by the two names of the imports. The inner objects may be of a class; its methods are called as
+ * functions, without `this`, as V8 calls imports.
+ */
 export type Imports = Record<string, Record<string, ImportValue>>
 
 /** A function, or something else that a module may import. Sizes are in pages (of a memory) and slots (of a table). */
 export type ImportValue =
   | ((...args: any[]) => unknown)
+  /** As in `WebAssembly.Imports`. */
+  | Function
   /** A `WebAssembly.Memory`. Its maximum is what the module asks for. */
   | { readonly buffer: ArrayBuffer | SharedArrayBuffer }
   /**
@@ -450,7 +459,7 @@ export interface Report {
    * What counts from the start of the code section, as DWARF does, needs nothing.
    */
   codeShift: number
-  /** The memories that the module defines. */
+  /** The memories that the module defines, and imported ones that changed. */
   memories: MemoryReport[]
   /** The functions of the host that were called, and how often. */
   hostCalls: { module: string; name: string; calls: number }[]

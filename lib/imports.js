@@ -143,7 +143,7 @@ function toItem(value) {
   }
   if (typeof value.get === 'function' && isSize(value.length)) {
     for (let slot = 0; slot < value.length; slot++) {
-      if (value.get(slot) !== null) return 'holds a table with something else than null in it'
+      if (value.get(slot) !== null) return 'holds a table with something else than null in it (`new WebAssembly.Table(description, null)` fills it with null)'
     }
     return { kind: 'table', size: value.length, ...typeOfTable(value) }
   }
@@ -173,9 +173,12 @@ const TYPES = { i32: 0x7f, i64: 0x7e, f32: 0x7d, f64: 0x7c, ...REFERENCE_TYPES }
  * What a `WebAssembly.Global` and the like was made as. It does not say, but an instance that imports it can only be made of
  * a module that wants just that.
  *
+ * @param made the class of such values
  * @param choices pairs of the type of an import in the binary format, and what that is
  */
-function typeOf(value, choices) {
+function typeOf(value, made, choices) {
+  // Anything else would do for an `externref`.
+  if (!(value instanceof made)) return undefined
   for (const [type, meaning] of choices) {
     // (module (import "" "" …))
     const wanting = Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 2, 3 + type.length, 1, 0, 0, ...type)
@@ -190,13 +193,13 @@ function typeOf(value, choices) {
 }
 
 const typeOfGlobal = (global) =>
-  typeOf(global, Object.entries(TYPES).flatMap(([ty, code]) => [false, true].map((mutable) => [[3, code, Number(mutable)], { ty, mutable }])))
+  typeOf(global, WebAssembly.Global, Object.entries(TYPES).flatMap(([ty, code]) => [false, true].map((mutable) => [[3, code, Number(mutable)], { ty, mutable }])))
 
 // Of at least no slots or pages; the flag 4 is for 64-bit addresses.
 const typeOfTable = (table) =>
-  typeOf(table, Object.entries(REFERENCE_TYPES).flatMap(([ty, code]) => [false, true].map((is64) => [[1, code, is64 ? 4 : 0, 0], { ty, is64 }])))
+  typeOf(table, WebAssembly.Table, Object.entries(REFERENCE_TYPES).flatMap(([ty, code]) => [false, true].map((is64) => [[1, code, is64 ? 4 : 0, 0], { ty, is64 }])))
 
-const typeOfMemory = (memory) => typeOf(memory, [false, true].map((is64) => [[2, is64 ? 4 : 0, 0], { is64 }]))
+const typeOfMemory = (memory) => typeOf(memory, WebAssembly.Memory, [false, true].map((is64) => [[2, is64 ? 4 : 0, 0], { is64 }]))
 
 /** A thrown value in one line; throwing one that cannot be shown must not matter. */
 function describe(error) {

@@ -70,6 +70,13 @@ fn module(item: &ProvidedItem, importer: &Module<'_>, ty: TypeRef) -> Result<Vec
             let len = memory.contents.len() as u64;
             ty.initial = memory.pages.unwrap_or(len.div_ceil(page));
             ty.maximum = memory.maximum.or(ty.maximum);
+            let most = match ty.memory64 {
+                true => u64::MAX,
+                false => (1 << 32) / page,
+            };
+            if ty.initial > ty.maximum.unwrap_or(most).min(most) {
+                return Err(format!("it cannot have {} pages", ty.initial));
+            }
             if ty.initial.saturating_mul(page) < len {
                 return Err(format!("{len} bytes do not fit into {} pages", ty.initial));
             }
@@ -93,6 +100,13 @@ fn module(item: &ProvidedItem, importer: &Module<'_>, ty: TypeRef) -> Result<Vec
             has_type(table.element.as_deref(), &ty.element_type.to_string())?;
             ty.initial = table.size;
             ty.maximum = table.maximum.or(ty.maximum);
+            let most = match ty.table64 {
+                true => u64::MAX,
+                false => u32::MAX.into(),
+            };
+            if ty.initial > ty.maximum.unwrap_or(most).min(most) {
+                return Err(format!("it cannot have {} slots", ty.initial));
+            }
             if !ty.element_type.is_nullable() {
                 return Err(
                     "a table whose slots are never null cannot be provided like this".into(),
