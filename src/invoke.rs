@@ -114,7 +114,9 @@ fn with_arguments(count: usize) -> String {
 
 fn misfit(name: &str, ty: &FuncType, what: String) -> Error {
     let ty = signature(ty);
-    Error::option(format!("`{name}` cannot be called {what}: its type is {ty}"))
+    Error::option(format!(
+        "`{name}` cannot be called {what}: its type is {ty}"
+    ))
 }
 
 /// A value as the text format writes the operand of a constant instruction.

@@ -12,7 +12,10 @@
 //! What is found here may be harmless, but nothing harmful is overlooked: an operand of `i32.eq`
 //! and `i32.ne` counts as zero unless it can be no constant.
 
-use wasmparser::{BinaryReader, BlockType, CodeSectionReader, FunctionBody, Operator};
+use wasmparser::{
+    BinaryReader, BlockType, CodeSectionReader, FuncType, FunctionBody, VisitOperator,
+    VisitSimdOperator,
+};
 
 use crate::module::{Module, section};
 
@@ -22,12 +25,15 @@ pub fn find(module: &Module<'_>) -> Option<u32> {
     let contents = module.contents(code);
     let bodies = CodeSectionReader::new(BinaryReader::new(contents, 0)).ok()?;
     let bodies = bodies.into_iter().flatten().enumerate();
-    let mut operators = Vec::new();
+    let mut operators = Operators {
+        module,
+        all: Vec::new(),
+    };
     let found = bodies.into_iter().find(|(_, body)| {
         last_suspect(body.as_bytes()).is_some_and(|end| {
-            let end = body.range().start + end;
             // What cannot be read is refused elsewhere.
-            read(body, end, &mut operators).is_none_or(|()| is_misread(module, &operators))
+            let read = operators.read(body, body.range().start + end);
+            read.is_none_or(|()| is_misread(&operators.all))
         })
     });
     Some(module.functions.imported() + found?.0 as u32)
@@ -56,48 +62,195 @@ fn last_suspect(body: &[u8]) -> Option<usize> {
                 ..,
                 opcode::NOP | opcode::END | opcode::I32_EQZ..=opcode::I32_NE
             ]
-        ) || matches!(before, [.., opcode::BLOCK, _])
-            || is_behind_local_set(before)
+        ) || matches!(
+            before_number(before),
+            Some(opcode::BLOCK | opcode::LOCAL_SET)
+        )
     })
 }
 
-/// Whether these bytes may end with a `local.set`: that and a number, all bytes of which but the
-/// last have the highest bit.
-fn is_behind_local_set(bytes: &[u8]) -> bool {
-    let Some((_, bytes)) = bytes.split_last() else {
-        return false;
-    };
+/// The byte before a number that bytes end with: all of its bytes but the last have the highest
+/// bit.
+fn before_number(bytes: &[u8]) -> Option<u8> {
+    let (_, bytes) = bytes.split_last()?;
     let number = bytes.iter().rev().take_while(|byte| **byte >= 0x80);
     let before = bytes.len() - number.take(4).count();
-    bytes[..before].last() == Some(&opcode::LOCAL_SET)
+    bytes[..before].last().copied()
 }
 
-/// Reads the operators of a function up to one that begins at `end`.
-fn read<'a>(body: &FunctionBody<'a>, end: usize, operators: &mut Vec<Operator<'a>>) -> Option<()> {
-    operators.clear();
-    let mut reader = body.get_operators_reader().ok()?;
-    while reader.original_position() <= end && !reader.eof() {
-        operators.push(reader.read().ok()?);
+/// What matters of an operator.
+#[derive(Clone, Copy, PartialEq)]
+enum Operator {
+    Constant {
+        is_zero: bool,
+    },
+    LocalGet(u32),
+    LocalSet(u32),
+    LocalTee,
+    Load,
+    Wrap,
+    Eqz,
+    EqOrNe,
+    Select,
+    Nop,
+    Call {
+        pops: u32,
+        pushes: u32,
+    },
+    /// Of a block: what it takes besides a condition, and what it makes.
+    Open {
+        pops: u32,
+        pushes: u32,
+        is_if: bool,
+    },
+    End,
+    /// Any other one.
+    Makes {
+        pops: u32,
+        pushes: u32,
+    },
+    /// One that is no part of an expression, or of which that is not known.
+    Opaque,
+}
+
+/// The operators of a function.
+struct Operators<'m, 'a> {
+    module: &'m Module<'a>,
+    all: Vec<Operator>,
+}
+
+impl Operators<'_, '_> {
+    /// Reads the operators of a function up to one that begins at `end`.
+    fn read(&mut self, body: &FunctionBody<'_>, end: usize) -> Option<()> {
+        self.all.clear();
+        let mut reader = body.get_operators_reader().ok()?;
+        while reader.original_position() <= end && !reader.eof() {
+            let operator = reader.visit_operator(self).ok()?;
+            self.all.push(operator);
+        }
+        Some(())
     }
-    Some(())
+
+    /// A read of a global: wasmi knows the values of some.
+    fn global(&self, index: u32) -> Operator {
+        let global = self.module.globals.get(index);
+        match global.is_some_and(|global| global.ty.mutable) {
+            true => Operator::Makes { pops: 0, pushes: 1 },
+            false => Operator::Constant { is_zero: true },
+        }
+    }
+
+    /// A call that takes `more` than the function's parameters.
+    fn call(&self, ty: Option<&FuncType>, more: u32) -> Operator {
+        match ty {
+            Some(ty) => Operator::Call {
+                pops: ty.params().len() as u32 + more,
+                pushes: ty.results().len() as u32,
+            },
+            None => Operator::Opaque,
+        }
+    }
+
+    fn open(&self, ty: BlockType, is_if: bool) -> Operator {
+        let (pops, pushes) = match ty {
+            BlockType::Empty => (0, 0),
+            BlockType::Type(_) => (0, 1),
+            BlockType::FuncType(ty) => match self.module.function_type_at(ty) {
+                Some(ty) => (ty.params().len() as u32, ty.results().len() as u32),
+                None => return Operator::Opaque,
+            },
+        };
+        Operator::Open {
+            pops,
+            pushes,
+            is_if,
+        }
+    }
 }
 
-fn is_misread(module: &Module<'_>, operators: &[Operator<'_>]) -> bool {
-    let selects = operators.iter().enumerate().filter(|(_, operator)| {
-        matches!(operator, Operator::Select | Operator::TypedSelect { .. })
-    });
-    let mut conditions = selects.filter_map(|(at, _)| condition(&operators[..at]));
+/// The visits of operators: by name, those that matter, and the others by what they take and make.
+macro_rules! visits {
+    ($(@$proposal:ident $name:ident $({ $($arg:ident: $ty:ty),* })? => $visit:ident ($($arity:tt)*))*) => {
+        $(
+            fn $visit(&mut self $($(, $arg: $ty)*)?) -> Operator {
+                $($(let _ = &$arg;)*)?
+                visits!(self $name ($($($arg)*)?) $($arity)*)
+            }
+        )*
+    };
+    ($this:ident I32Const ($value:ident) $($arity:tt)*) => { Operator::Constant { is_zero: $value == 0 } };
+    ($this:ident I64Const ($value:ident) $($arity:tt)*) => { Operator::Constant { is_zero: $value == 0 } };
+    // Zero, or what may become one.
+    ($this:ident F32Const ($value:ident) $($arity:tt)*) => { Operator::Constant { is_zero: true } };
+    ($this:ident F64Const ($value:ident) $($arity:tt)*) => { Operator::Constant { is_zero: true } };
+    ($this:ident V128Const ($value:ident) $($arity:tt)*) => { Operator::Constant { is_zero: true } };
+    ($this:ident RefNull ($ty:ident) $($arity:tt)*) => { Operator::Constant { is_zero: true } };
+    ($this:ident GlobalGet ($index:ident) $($arity:tt)*) => { $this.global($index) };
+    ($this:ident LocalGet ($index:ident) $($arity:tt)*) => { Operator::LocalGet($index) };
+    ($this:ident LocalSet ($index:ident) $($arity:tt)*) => { Operator::LocalSet($index) };
+    ($this:ident LocalTee ($index:ident) $($arity:tt)*) => { Operator::LocalTee };
+    ($this:ident I32Load ($at:ident) $($arity:tt)*) => { Operator::Load };
+    ($this:ident I32Load8S ($at:ident) $($arity:tt)*) => { Operator::Load };
+    ($this:ident I32Load8U ($at:ident) $($arity:tt)*) => { Operator::Load };
+    ($this:ident I32Load16S ($at:ident) $($arity:tt)*) => { Operator::Load };
+    ($this:ident I32Load16U ($at:ident) $($arity:tt)*) => { Operator::Load };
+    ($this:ident I32WrapI64 () $($arity:tt)*) => { Operator::Wrap };
+    ($this:ident I32Eqz () $($arity:tt)*) => { Operator::Eqz };
+    ($this:ident I32Eq () $($arity:tt)*) => { Operator::EqOrNe };
+    ($this:ident I32Ne () $($arity:tt)*) => { Operator::EqOrNe };
+    ($this:ident Select () $($arity:tt)*) => { Operator::Select };
+    ($this:ident TypedSelect ($ty:ident) $($arity:tt)*) => { Operator::Select };
+    ($this:ident Nop () $($arity:tt)*) => { Operator::Nop };
+    ($this:ident Call ($index:ident) $($arity:tt)*) => {
+        $this.call($this.module.function_type($index), 0)
+    };
+    ($this:ident CallIndirect ($ty:ident $table:ident) $($arity:tt)*) => {
+        $this.call($this.module.function_type_at($ty), 1)
+    };
+    ($this:ident Block ($ty:ident) $($arity:tt)*) => { $this.open($ty, false) };
+    ($this:ident Loop ($ty:ident) $($arity:tt)*) => { $this.open($ty, false) };
+    ($this:ident If ($ty:ident) $($arity:tt)*) => { $this.open($ty, true) };
+    ($this:ident End () $($arity:tt)*) => { Operator::End };
+    ($this:ident $name:ident ($($arg:ident)*) arity custom) => { Operator::Opaque };
+    ($this:ident $name:ident ($($arg:ident)*) arity $pops:tt -> $pushes:tt) => {
+        Operator::Makes { pops: $pops, pushes: $pushes }
+    };
+}
+
+impl<'a> VisitOperator<'a> for Operators<'_, '_> {
+    type Output = Operator;
+
+    fn simd_visitor(&mut self) -> Option<&mut dyn VisitSimdOperator<'a, Output = Operator>> {
+        Some(self)
+    }
+
+    wasmparser::for_each_visit_operator!(visits);
+}
+
+impl VisitSimdOperator<'_> for Operators<'_, '_> {
+    wasmparser::for_each_visit_simd_operator!(visits);
+}
+
+/// How many operators before a `select` are looked at, so that hostile code takes no time. Those of
+/// real code that matter are a dozen.
+const WINDOW: usize = 500;
+
+fn is_misread(operators: &[Operator]) -> bool {
+    let selects = operators.iter().enumerate();
+    let selects = selects.filter(|(_, operator)| **operator == Operator::Select);
+    let mut conditions =
+        selects.filter_map(|(at, _)| condition(&operators[at.saturating_sub(WINDOW)..at]));
     conditions.any(|(condition, before)| match condition {
-        Operator::I32Eqz => !matches!(value(module, before), Some((Value::Accumulator, _))),
-        Operator::I32Eq | Operator::I32Ne => match value(module, before) {
-            // Neither is zero.
+        Operator::Eqz => !matches!(value(before), Some((Value::Accumulator, _))),
+        Operator::EqOrNe => match value(before) {
             Some((Value::Constant { is_zero: false }, _)) => false,
-            Some((second, before)) => match (value(module, before), second.may_be_zero()) {
-                (Some((Value::Accumulator, _)), true) => false,
-                (Some((first, _)), false) => first.may_be_zero(),
-                _ => true,
-            },
-            None => true,
+            Some((Value::Constant { is_zero: true }, before)) => {
+                !matches!(value(before), Some((Value::Accumulator, _)))
+            }
+            Some((second, before)) if second.is_variable() => {
+                value(before).is_none_or(|(first, _)| first.may_be_zero())
+            }
+            _ => true,
         },
         _ => false,
     })
@@ -128,22 +281,20 @@ impl Value {
 
 /// The operator that makes the value on top of the stack, and those before it, where nothing comes
 /// in between that wasmi sees.
-fn condition<'o, 'a>(
-    mut operators: &'o [Operator<'a>],
-) -> Option<(&'o Operator<'a>, &'o [Operator<'a>])> {
+fn condition(mut operators: &[Operator]) -> Option<(Operator, &[Operator])> {
     loop {
         operators = match operators {
             [
                 before @ ..,
-                Operator::Nop | Operator::Block { .. } | Operator::End,
+                Operator::Nop | Operator::Open { .. } | Operator::End,
             ] => before,
             // A local that is set to itself.
             [
                 before @ ..,
-                Operator::LocalGet { local_index: from },
-                Operator::LocalSet { local_index: to },
+                Operator::LocalGet(from),
+                Operator::LocalSet(to),
             ] if from == to => before,
-            [before @ .., condition] => return Some((condition, before)),
+            [before @ .., condition] => return Some((*condition, before)),
             [] => return None,
         }
     }
@@ -151,146 +302,80 @@ fn condition<'o, 'a>(
 
 /// The value that operators end with, and the operators before those that make it. `None` where
 /// that is more than meets the eye.
-fn value<'o, 'a>(
-    module: &Module<'_>,
-    operators: &'o [Operator<'a>],
-) -> Option<(Value, &'o [Operator<'a>])> {
+fn value(operators: &[Operator]) -> Option<(Value, &[Operator])> {
     let (last, before) = operators.split_last()?;
-    let constant = |is_zero| Some((Value::Constant { is_zero }, before));
-    match last {
-        Operator::I32Const { value } => return constant(*value == 0),
-        Operator::I64Const { value } => return constant(*value == 0),
+    let mut of_if = false;
+    let (mut before, pops, pushes) = match *last {
+        Operator::Constant { is_zero } => return Some((Value::Constant { is_zero }, before)),
+        Operator::LocalGet(_) => return Some((Value::Variable, before)),
         // What was set may be pushed again.
-        Operator::LocalTee { .. } => {
-            let (value, before) = value(module, before)?;
+        Operator::LocalTee => {
+            let (value, before) = value(before)?;
             let is_variable = value.is_variable();
             return Some((if is_variable { Value::Variable } else { value }, before));
         }
-        _ => {}
-    }
-    let (mut before, pops, pushes) = arity(module, last, before)?;
+        Operator::LocalSet(_) => (before, 1, 0),
+        Operator::Load | Operator::Wrap | Operator::Eqz => (before, 1, 1),
+        Operator::EqOrNe => (before, 2, 1),
+        Operator::Select => (before, 3, 1),
+        Operator::Nop => (before, 0, 0),
+        Operator::Call { pops, pushes } | Operator::Makes { pops, pushes } => {
+            (before, pops, pushes)
+        }
+        Operator::End => {
+            let (rest, pops, pushes, is_if) = block(before)?;
+            of_if = is_if;
+            (rest, pops + u32::from(is_if), pushes)
+        }
+        // What comes before it need not be what ran before.
+        Operator::Open { .. } | Operator::Opaque => return None,
+    };
     let mut taken = Vec::new();
     for _ in 0..pops {
-        let (value, rest) = value(module, before)?;
+        let (value, rest) = value(before)?;
         taken.push(value);
         before = rest;
     }
-    let value = match (pushes, &taken[..]) {
+    let value = match (pushes, last, &taken[..]) {
         // What makes no value stands between the value and what it is used for.
-        (0, _) => return self::value(module, before),
-        (1, _) if is_load(last) => Value::Accumulator,
-        (1, [of]) if *last == Operator::I32WrapI64 && of.is_variable() => Value::Accumulator,
-        (1, []) if *last != Operator::End => Value::Variable,
-        (1, _) if matches!(last, Operator::Call { .. } | Operator::CallIndirect { .. }) => {
-            Value::Variable
-        }
-        // Nothing and one are what makes an operation simple.
-        (
-            1,
-            [
-                Value::Constant { is_zero: false } | Value::Accumulator | Value::Variable,
-                first,
-            ],
-        ) if first.is_variable() => Value::Variable,
-        (1, [of]) if of.is_variable() => Value::Variable,
-        (1, _) => Value::Unknown,
+        (0, ..) => return self::value(before),
+        (1, Operator::Load, _) => Value::Accumulator,
+        (1, Operator::Call { .. }, _) => Value::Variable,
+        // One of two values: which one is not known.
+        (1, Operator::End, [condition, ..]) if of_if && condition.is_variable() => Value::Variable,
+        (1, Operator::End | Operator::Select, _) => Value::Unknown,
+        (1, _, []) => Value::Variable,
+        (1, Operator::Wrap, [of]) if of.is_variable() => Value::Accumulator,
+        (1, _, [of]) if of.is_variable() => Value::Variable,
+        // Zero is what may make a constant of an operation.
+        (1, _, [second, first]) if first.is_variable() && !second.may_be_zero() => Value::Variable,
+        (1, ..) => Value::Unknown,
         _ => return None,
     };
     Some((value, before))
 }
 
-fn is_load(operator: &Operator<'_>) -> bool {
-    matches!(
-        operator,
-        Operator::I32Load { .. }
-            | Operator::I32Load8S { .. }
-            | Operator::I32Load8U { .. }
-            | Operator::I32Load16S { .. }
-            | Operator::I32Load16U { .. }
-    )
-}
-
-/// How many values the last operator takes and makes, and those before it: before the whole of a
-/// block, where it is the end of one.
-fn arity<'o, 'a>(
-    module: &Module<'_>,
-    last: &Operator<'_>,
-    before: &'o [Operator<'a>],
-) -> Option<(&'o [Operator<'a>], u32, u32)> {
-    let of = |ty: &wasmparser::FuncType| (ty.params().len() as u32, ty.results().len() as u32);
-    let (pops, pushes) = match last {
-        Operator::Call { function_index } => of(module.function_type(*function_index)?),
-        Operator::CallIndirect { type_index, .. } => {
-            let (params, results) = of(module.function_type_at(*type_index)?);
-            (params + 1, results)
-        }
-        Operator::End => {
-            let (ty, condition, before) = block(before)?;
-            let (pops, pushes) = match ty {
-                BlockType::Empty => (0, 0),
-                BlockType::Type(_) => (0, 1),
-                BlockType::FuncType(ty) => of(module.function_type_at(ty)?),
-            };
-            return Some((before, pops + condition, pushes));
-        }
-        // What comes before them need not be what ran before.
-        Operator::Else | Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => {
-            return None;
-        }
-        other => other.operator_arity(&NoTypes)?,
-    };
-    Some((before, pops, pushes))
-}
-
-/// The block that ends behind these operators: its type, how many conditions it takes, and what
-/// is before it.
-fn block<'o, 'a>(operators: &'o [Operator<'a>]) -> Option<(BlockType, u32, &'o [Operator<'a>])> {
+/// The block that ends behind these operators: what is before it, what it takes and makes, and
+/// whether it is an `if`.
+fn block(operators: &[Operator]) -> Option<(&[Operator], u32, u32, bool)> {
     let mut depth = 1;
     for (at, operator) in operators.iter().enumerate().rev() {
         match operator {
             Operator::End => depth += 1,
-            Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => depth -= 1,
-            // Of the exceptions' proposal; wasmi knows none.
-            Operator::TryTable { .. } => return None,
+            Operator::Open {
+                pops,
+                pushes,
+                is_if,
+            } => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some((&operators[..at], *pops, *pushes, *is_if));
+                }
+            }
             _ => {}
-        }
-        if depth == 0 {
-            let (ty, condition) = match operator {
-                Operator::Block { blockty } | Operator::Loop { blockty } => (*blockty, 0),
-                Operator::If { blockty } => (*blockty, 1),
-                _ => return None,
-            };
-            return Some((ty, condition, &operators[..at]));
         }
     }
     None
-}
-
-/// What [`Operator::operator_arity`] asks for where a number alone does not do.
-struct NoTypes;
-
-impl wasmparser::ModuleArity for NoTypes {
-    fn sub_type_at(&self, _: u32) -> Option<&wasmparser::SubType> {
-        None
-    }
-    fn tag_type_arity(&self, _: u32) -> Option<(u32, u32)> {
-        None
-    }
-    fn type_index_of_function(&self, _: u32) -> Option<u32> {
-        None
-    }
-    fn func_type_of_cont_type(&self, _: &wasmparser::ContType) -> Option<&wasmparser::FuncType> {
-        None
-    }
-    fn sub_type_of_ref_type(&self, _: &wasmparser::RefType) -> Option<&wasmparser::SubType> {
-        None
-    }
-    fn control_stack_height(&self) -> u32 {
-        0
-    }
-    fn label_block(&self, _: u32) -> Option<(wasmparser::BlockType, wasmparser::FrameKind)> {
-        None
-    }
 }
 
 #[cfg(test)]
@@ -300,7 +385,7 @@ mod tests {
 
     fn is_found(body: &str) -> bool {
         let text = format!(
-            "(module (memory 1) (func $f (result i32) (i32.const 1))
+            "(module (memory 1) (global $zero i32 (i32.const 0)) (global $n (mut i32) (i32.const 0)) (func $f (result i32) (i32.const 1))
                (func (param $x i32) (param $y i32) (result i32) {body}))"
         );
         let wasm = wat::parse_str(text).unwrap();
@@ -327,6 +412,11 @@ mod tests {
             "i32.const 0 (i32.store (i32.const 1) (i32.const 1)) local.get $x i32.eq",
             "i32.const 0 local.get $x (i32.store (i32.const 1) (i32.const 1)) i32.eq",
             "(i32.const 0) (block (result i32) (local.get $x)) i32.ne",
+            "(i32.eq (local.get $x) (i32.reinterpret_f32 (f32.const 0)))",
+            "(i32.eq (local.get $x) (global.get $zero))",
+            "(i32.eq (i32.load (local.get $x)) (block (result i32) (i32.const 0)))",
+            "(i32.eq (local.get $x) (if (result i32) (i32.const 1) (then (i32.const 0)) (else (local.get $y))))",
+            "(i32.eqz (local.get $x)) (block (param i32) (result i32))",
         ] {
             let body = format!("(i32.const 1) (i32.const 2) {condition} select");
             assert!(is_found(&body), "{condition}");
@@ -343,6 +433,7 @@ mod tests {
             "(i32.ne (local.get $x) (i32.const 7))",
             "(i32.eq (i32.load (local.get $x)) (i32.and (call $f) (i32.const 3)))",
             "(i32.eq (i32.load (i32.const 0)) (local.get $x))",
+            "(i32.eq (global.get $n) (local.get $x))",
             "(i32.lt_s (local.get $x) (i32.const 0))",
             "(i32.and (i32.eqz (local.get $x)) (local.get $y))",
             "(i32.eqz (local.get $x)) (local.set $y (i32.const 1)) (local.get $y) i32.or",
@@ -356,5 +447,18 @@ mod tests {
         assert!(!is_found(
             "(if (result i32) (i32.eqz (local.get $x)) (then (i32.const 1)) (else (local.get $y)))"
         ));
+    }
+
+    /// As deep as a module can be, and with as many of them as fit.
+    #[test]
+    fn hostile_code_takes_no_time() {
+        let deep = "(i32.clz ".repeat(200_000) + "(local.get $x)" + &")".repeat(200_000);
+        let many =
+            "(drop (select (i32.const 1) (i32.const 2) (i32.ne (local.get $x) (local.get $y))))";
+        let body = format!("{} {}", many.repeat(20_000), "(local.get $x)");
+        assert!(!is_found(&body));
+        let body = format!("(select (i32.const 1) (i32.const 2) (i32.eq (local.get $x) {deep}))");
+        // More than is looked at.
+        assert!(is_found(&body));
     }
 }
