@@ -1615,3 +1615,29 @@ fn what_the_interpreter_selects_is_right() {
     }
     assert!(interpreted > 50, "{interpreted}");
 }
+
+/// In large modules it is looked for beside the run, which then does not count.
+#[test]
+fn what_the_interpreter_gets_wrong_in_a_large_module_does_not_count() {
+    let filler = "(drop (i32.add (i32.const 1) (i32.const 2)))".repeat(40_000);
+    let text = format!(
+        r#"(module (global $n (export "n") (mut i32) (i32.const 0)) (func {filler})
+          (func $f (param i32) (result i32)
+            (drop (i32.mul (global.get $n) (i32.const 3)))
+            (select (i32.const 7) (i32.const 9) (i32.eqz (local.get 0))))
+          (func (export "wizer.initialize")
+            (global.set $n (i32.add (i32.mul (call $f (i32.const 0)) (i32.const 100))
+              (call $f (i32.const 1))))))"#
+    );
+    let mut wizer = Wizer::new();
+    let outcome = wizer.cache(CacheLocation::Off).snapshot(text.as_bytes());
+    let outcome = outcome.unwrap();
+    assert_ne!(outcome.report.engine.name, "wasmi");
+    let mut session = wizer.session(&outcome.wasm).unwrap();
+    assert_eq!(session.global("n").unwrap(), Value::I32(709));
+    let error = wizer
+        .engine(Engine::Interpreter)
+        .run(text.as_bytes())
+        .unwrap_err();
+    assert_eq!(error.code(), "ERR_WIZER_UNSUPPORTED");
+}

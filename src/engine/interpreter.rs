@@ -79,11 +79,6 @@ struct Loaded {
 
 impl Loaded {
     fn new(engine: &wasmi::Engine, prepared: &Prepared<'_>) -> Result<Loaded, Error> {
-        if let Some(function) = misread::find(&prepared.module) {
-            return Err(Error::unsupported(format!(
-                "wasmi gets a `select` by a comparison with zero wrong, as in function {function}"
-            )));
-        }
         let module = wasmi::Module::new(engine, &prepared.code.bytes[..]);
         Ok(Loaded {
             module: module.map_err(|error| Error::unsupported(error.to_string()))?,
@@ -342,6 +337,7 @@ impl Engine for Interpreter {
     }
 
     fn load(&mut self, module: &Prepared<'_>) -> Result<usize, Error> {
+        misread::check(&module.module)?;
         let loaded = Loaded::new(self.store.engine(), module)?;
         self.modules.push(loaded);
         Ok(self.modules.len() - 1)

@@ -12,15 +12,37 @@
 //! What is found here may be harmless, but nothing harmful is overlooked: an operand of `i32.eq`
 //! and `i32.ne` counts as zero unless it can be no constant.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use wasmparser::{
     BinaryReader, BlockType, CodeSectionReader, FuncType, FunctionBody, VisitOperator,
     VisitSimdOperator,
 };
 
+use crate::error::Error;
 use crate::module::{Module, section};
 
+/// Refuses a module that wasmi gets wrong.
+///
+/// # Errors
+///
+/// [`Error::Unsupported`] with the first function in which there is such a `select`.
+pub fn check(module: &Module<'_>) -> Result<(), Error> {
+    match find(module, &AtomicBool::new(false)) {
+        Some(function) => Err(Error::unsupported(format!(
+            "wasmi gets a `select` by a comparison with zero wrong, as in function {function}"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whether wasmi gets a module wrong; anything, if nobody wants to know any more.
+pub fn is_in(module: &Module<'_>, nobody_cares: &AtomicBool) -> bool {
+    find(module, nobody_cares).is_some()
+}
+
 /// The first function in which there is such a `select`, by its index.
-pub fn find(module: &Module<'_>) -> Option<u32> {
+fn find(module: &Module<'_>, nobody_cares: &AtomicBool) -> Option<u32> {
     let code = module.section(section::CODE)?;
     let contents = module.contents(code);
     let bodies = CodeSectionReader::new(BinaryReader::new(contents, 0)).ok()?;
@@ -30,6 +52,9 @@ pub fn find(module: &Module<'_>) -> Option<u32> {
         all: Vec::new(),
     };
     let found = bodies.into_iter().find(|(_, body)| {
+        if nobody_cares.load(Ordering::Relaxed) {
+            return true;
+        }
         last_suspect(body.as_bytes()).is_some_and(|end| {
             // What cannot be read is refused elsewhere.
             let read = operators.read(body, body.range().start + end);
@@ -380,7 +405,7 @@ fn block(operators: &[Operator]) -> Option<(&[Operator], u32, u32, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use super::find;
+    use super::check;
     use crate::module::Module;
 
     fn is_found(body: &str) -> bool {
@@ -390,7 +415,13 @@ mod tests {
         );
         let wasm = wat::parse_str(text).unwrap();
         let module = Module::parse(&wasm).unwrap();
-        find(&module).inspect(|at| assert_eq!(*at, 1)).is_some()
+        match check(&module) {
+            Ok(()) => false,
+            Err(error) => {
+                assert!(error.to_string().contains("function 1"), "{error}");
+                true
+            }
+        }
     }
 
     #[test]
