@@ -85,6 +85,10 @@ impl Budget {
 /// at most), and its code runs up to twice as fast.
 const SMALL: usize = 128 << 10;
 
+/// Up to this much code, in bytes, the search for what the interpreter gets wrong takes less than
+/// two milliseconds.
+const SEARCHED_AT_ONCE: usize = 1 << 20;
+
 /// From this much code on, in bytes, compiled code is kept: it takes some 20 ms to make, and
 /// longer than to read it back.
 const WORTH_KEEPING: usize = 128 << 10;
@@ -294,7 +298,7 @@ impl Job<'_, '_> {
     }
 
     /// Runs on the interpreter, and says whether that gets a part of the code wrong, where that was
-    /// not looked for before. The search waits until validation leaves a processor.
+    /// not looked for before. The search waits until validation leaves a processor, if it is long.
     fn attempt_and_search<T: Send>(
         &self,
         engine: Box<dyn Engine>,
@@ -306,9 +310,10 @@ impl Job<'_, '_> {
             return Ok((self.attempt(engine, reason, clock, work)?, false));
         }
         let (modules, validation) = (self.modules, self.validation.clone());
+        let waits = self.code_size() > SEARCHED_AT_ONCE;
         let nobody_cares = AtomicBool::new(false);
         let search = || {
-            while validation.verdict().is_none() && !nobody_cares.load(Ordering::Relaxed) {
+            while waits && validation.verdict().is_none() && !nobody_cares.load(Ordering::Relaxed) {
                 std::thread::sleep(VERDICT_WAIT);
             }
             let mut modules = modules.iter();
