@@ -1559,6 +1559,8 @@ fn what_the_interpreter_selects_is_right() {
         "(block (result i32) (i32.eqz (local.get $x)))",
         "(block (result i32) (i32.ne (i32.const 0) (i32.load (local.get $x))))",
         "(i32.eq (local.get $y) (i32.and (if (result i32) (local.get $x) (then (i32.const 0)) (else (local.get $y))) (i32.const 3)))",
+        "(i32.load (local.get $x)) (i32.store offset=64 (i32.const 0) (call $id (local.get $y))) i32.eqz",
+        "(i32.load (local.get $x)) (i32.const 0) (i32.store offset=64 (i32.const 0) (call $id (local.get $y))) i32.eq",
         "(i32.eqz (local.get $x)) nop",
         "(i32.eqz (local.get $x)) (local.set $y (local.get $y))",
         "(i32.eqz (local.get $x)) (local.set $y (i32.const 1))",

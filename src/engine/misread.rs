@@ -299,6 +299,16 @@ impl Value {
         matches!(self, Value::Constant { is_zero: true } | Value::Unknown)
     }
 
+    /// The same value, when other code has run.
+    fn after_others(self) -> Value {
+        match self {
+            Value::Accumulator => Value::Variable,
+            // What is compared with it may not be in the accumulator any more.
+            Value::Constant { is_zero: true } => Value::Unknown,
+            other => other,
+        }
+    }
+
     fn is_variable(&self) -> bool {
         matches!(self, Value::Accumulator | Value::Variable)
     }
@@ -363,7 +373,10 @@ fn value(operators: &[Operator]) -> Option<(Value, &[Operator])> {
     }
     let value = match (pushes, last, &taken[..]) {
         // What makes no value stands between the value and what it is used for.
-        (0, ..) => return self::value(before),
+        (0, ..) => {
+            let (value, before) = self::value(before)?;
+            return Some((value.after_others(), before));
+        }
         (1, Operator::Load, _) => Value::Accumulator,
         (1, Operator::Call { .. }, _) => Value::Variable,
         // One of two values: which one is not known.
@@ -443,6 +456,8 @@ mod tests {
             "i32.const 0 (i32.store (i32.const 1) (i32.const 1)) local.get $x i32.eq",
             "i32.const 0 local.get $x (i32.store (i32.const 1) (i32.const 1)) i32.eq",
             "(i32.const 0) (block (result i32) (local.get $x)) i32.ne",
+            "(i32.load (local.get $x)) (i32.store (i32.const 1) (call $f)) i32.eqz",
+            "(i32.load (local.get $x)) (i32.const 0) (i32.store (i32.const 1) (call $f)) i32.eq",
             "(i32.eq (local.get $x) (i32.reinterpret_f32 (f32.const 0)))",
             "(i32.eq (local.get $x) (global.get $zero))",
             "(i32.eq (i32.load (local.get $x)) (block (result i32) (i32.const 0)))",
