@@ -86,6 +86,12 @@ impl Judge {
     /// A new instance, with new instances of the preloaded modules. Functions that nobody
     /// provides trap.
     pub fn start(&self, module: &Module) -> Result<Running, Error> {
+        self.start_with(module, false)
+    }
+
+    /// As [`Judge::start`]; what it imports may be as large as it wants, as what grew during an
+    /// initialization is wanted as large by the output.
+    fn start_with(&self, module: &Module, as_large_as_wanted: bool) -> Result<Running, Error> {
         let mut store = Store::new(&self.engine, ());
         store.set_fuel(u64::MAX)?;
         let mut linker = Linker::new(&self.engine);
@@ -102,20 +108,21 @@ impl Judge {
                 })?;
             }
         }
-        for import in module.imports() {
-            // What grew during the initialization is wanted as large by the output.
-            match (linker.get_by_import(&mut store, &import), import.ty()) {
-                (Some(Extern::Memory(memory)), ExternType::Memory(ty)) => {
-                    let more = ty.minimum().saturating_sub(memory.size(&store));
-                    memory.grow(&mut store, more)?;
-                }
-                (Some(Extern::Table(table)), ExternType::Table(ty)) => {
-                    let more = ty.minimum().saturating_sub(table.size(&store));
-                    if more > 0 {
-                        table.grow(&mut store, more, Ref::null(ty.element().heap_type()))?;
+        if as_large_as_wanted {
+            for import in module.imports() {
+                match (linker.get_by_import(&mut store, &import), import.ty()) {
+                    (Some(Extern::Memory(memory)), ExternType::Memory(ty)) => {
+                        let more = ty.minimum().saturating_sub(memory.size(&store));
+                        memory.grow(&mut store, more)?;
                     }
+                    (Some(Extern::Table(table)), ExternType::Table(ty)) => {
+                        let more = ty.minimum().saturating_sub(table.size(&store));
+                        if more > 0 {
+                            table.grow(&mut store, more, Ref::null(ty.element().heap_type()))?;
+                        }
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
         }
         let instance: Instance = linker.instantiate(&mut store, module)?;
@@ -164,7 +171,8 @@ impl Judge {
             .initialized(original, setup)
             .unwrap_or_else(|e| panic!("{what}: the original cannot be initialized: {e:?}"));
         let output = self
-            .instantiate(output)
+            .compile(output)
+            .and_then(|output| self.start_with(&output, true))
             .unwrap_or_else(|e| panic!("{what}: the output cannot be instantiated: {e:?}"));
         assert_same(what, original, output, setup);
     }
