@@ -187,12 +187,18 @@ class Session {
     return this.#step(async () => {
       const job = this.#job
       const type = job.run.exportType(String(name))
-      if (!type) throw new WizerError(`the module exports no function \`${name}\``, { code: 'ERR_WIZER_OPTION' })
-      const given = job.values.args(args, type.params)
-      job.calls.thrown = undefined
-      const { values } = await job.during((run) => run.callExport(String(name), given, !isMainThread))
-      return job.values.result(values, type.results)
+      if (!type) throw optionError(`the module exports no function \`${name}\``)
+      return this.#invoke(type, args, (run, given) => run.callExport(String(name), given, !isMainThread))
     })
+  }
+
+  /** Calls a function of this type, within a step. */
+  async #invoke(type, args, call) {
+    const job = this.#job
+    const given = job.values.args(args, type.params)
+    job.calls.thrown = undefined
+    const { values } = await job.during((run) => call(run, given))
+    return job.values.result(values, type.results)
   }
 
   global(name) {
@@ -222,13 +228,9 @@ class Session {
 
   callBeside(module, name, ...args) {
     return this.#step(async () => {
-      const job = this.#job
-      const type = job.run.besideType(String(module), String(name))
-      if (!type) throw new WizerError(`no module \`${module}\` beside the session's exports a function \`${name}\``, { code: 'ERR_WIZER_OPTION' })
-      const given = job.values.args(args, type.params)
-      job.calls.thrown = undefined
-      const { values } = await job.during((run) => run.callBeside(String(module), String(name), given, !isMainThread))
-      return job.values.result(values, type.results)
+      const type = this.#job.run.besideType(String(module), String(name))
+      if (!type) throw optionError(`no module \`${module}\` beside the session's exports a function \`${name}\``)
+      return this.#invoke(type, args, (run, given) => run.callBeside(String(module), String(name), given, !isMainThread))
     })
   }
 

@@ -2,8 +2,8 @@
 //!
 //! wasmi makes one instruction of the two, by a swap of what is selected from. Where the value
 //! that is compared is not in its accumulator, it drops the comparison and tests the accumulator
-//! all the same, whatever that holds. Compilers of the LLVM family make that swap themselves and
-//! leave no such pair, so the modules that are not interpreted for it are few.
+//! all the same, whatever that holds. Optimizing compilers make that swap themselves and leave
+//! few such pairs, so the modules that are not interpreted for it are few.
 //!
 //! ```wat
 //! (select (i32.const 1) (local.get $x) (i32.eqz (local.get $x)))

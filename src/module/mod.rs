@@ -308,8 +308,12 @@ impl<'a> Module<'a> {
             _ => true,
         };
         let mut all = structure.params().iter().chain(structure.results());
-        let stands_alone = self.stand_alone.get(ty as usize) == Some(&true);
-        (stands_alone && all.all(is_plain)).then_some(structure)
+        (self.stands_alone(ty) && all.all(is_plain)).then_some(structure)
+    }
+
+    /// Whether a type is what its structure says.
+    fn stands_alone(&self, ty: u32) -> bool {
+        self.stand_alone.get(ty as usize) == Some(&true)
     }
 
     /// Whether each value of the function type `ty` is one of the type `wanted`, as far as can be
@@ -317,8 +321,8 @@ impl<'a> Module<'a> {
     pub fn is_subtype(&self, ty: u32, wanted: u32) -> bool {
         let supertype = |ty: &u32| *self.supertypes.get(*ty as usize)?;
         let plain = |ty: u32| {
-            let stands_alone = self.stand_alone.get(ty as usize) == Some(&true);
-            self.function_type_at(ty).filter(|_| stands_alone)
+            let structure = self.function_type_at(ty);
+            structure.filter(|_| self.stands_alone(ty))
         };
         let mut chain = std::iter::successors(Some(ty), supertype);
         chain.any(|ty| ty == wanted)

@@ -90,7 +90,11 @@ impl Validation {
 ///
 /// [`Error::InvalidModule`], with the first place in the input that is wrong.
 pub fn validate(bytes: &[u8], features: &Features) -> Result<(), Error> {
-    let mut validator = Validator::new_with_features(wasm_features(features));
+    validate_for(bytes, wasm_features(features))
+}
+
+fn validate_for(bytes: &[u8], features: WasmFeatures) -> Result<(), Error> {
+    let mut validator = Validator::new_with_features(features);
     let mut bodies = Vec::new();
     for payload in Parser::new(0).parse_all(bytes) {
         if let ValidPayload::Func(function, body) = validator.payload(&payload?)? {
@@ -131,9 +135,7 @@ pub fn is_valid_without(bytes: &[u8], proposal: Proposal) -> bool {
         ..Features::default()
     });
     features.remove(WasmFeatures::GC);
-    Validator::new_with_features(features)
-        .validate_all(bytes)
-        .is_ok()
+    validate_for(bytes, features).is_ok()
 }
 
 /// The proposals that the engines run, without the ones that were switched off.

@@ -203,11 +203,7 @@ impl Run {
     /// is no such function. Not while a step goes on.
     #[napi(catch_unwind)]
     pub fn beside_type(&self, module: String, name: String) -> Option<FunctionType> {
-        let ty = self.type_beside(&module, &name)?;
-        Some(FunctionType {
-            params: link::type_names(ty.params()),
-            results: link::type_names(ty.results()),
-        })
+        Some((&self.type_beside(&module, &name)?).into())
     }
 
     fn type_beside(&self, module: &str, name: &str) -> Option<wasmparser::FuncType> {
@@ -266,11 +262,7 @@ impl Run {
     #[napi(catch_unwind)]
     pub fn export_type(&self, name: String) -> Option<FunctionType> {
         let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        let ty = session.as_ref()?.function_type(&name)?;
-        Some(FunctionType {
-            params: link::type_names(ty.params()),
-            results: link::type_names(ty.results()),
-        })
+        Some(session.as_ref()?.function_type(&name)?.into())
     }
 
     /// The type of a global that the session's module exports, or nothing where there is none.
@@ -365,10 +357,7 @@ impl Run {
     #[napi(catch_unwind)]
     pub fn function_type(&self, name: String) -> napi::Result<Option<FunctionType>> {
         let ty = self.js.function_type(&name)?;
-        Ok(ty.map(|ty| FunctionType {
-            params: link::type_names(ty.params()),
-            results: link::type_names(ty.results()),
-        }))
+        Ok(ty.as_ref().map(FunctionType::from))
     }
 
     /// Calls an exported function of the instance whose import is being called. Returns an
@@ -386,6 +375,15 @@ impl Run {
                 message: reason.to_string(),
             }),
         })
+    }
+}
+
+impl From<&wasmparser::FuncType> for FunctionType {
+    fn from(ty: &wasmparser::FuncType) -> Self {
+        FunctionType {
+            params: link::type_names(ty.params()),
+            results: link::type_names(ty.results()),
+        }
     }
 }
 
