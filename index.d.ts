@@ -87,7 +87,7 @@ export interface WizerOptions {
   env?: Record<string, string>
 
   /**
-   * Arguments for WASI, the program's own name first.
+   * Arguments for WASI, the program's own name first. None may hold a NUL.
    *
    * @default []
    */
@@ -134,7 +134,8 @@ export interface WizerOptions {
   /**
    * Files for WASI by guest path, with their contents (a string is UTF-8). They are written to a private temporary
    * directory, which is removed after the run: what the guest changes in it is lost. Absolute paths are offered under
-   * `/` and relative ones under `.`; a path inside of a directory of `dirs` or `mapDirs` is an error.
+   * `/` and relative ones under `.`. A path inside of a directory of `dirs` or `mapDirs` is an error, and so is one that
+   * names no file ('', 'a/') or the same file as another.
    *
    * @default {}
    */

@@ -126,6 +126,27 @@ for (const { name, command } of programs) {
         assertInitialized(stdout, ORIGINAL)
       })
 
+      it('- for the standard streams', async () => {
+        const { status, stdout, stderr } = await wizer(['-', '-o', '-'], { input: GUEST })
+        assert.deepEqual({ status, stderr }, { status: 0, stderr: '' })
+        assertInitialized(stdout, ORIGINAL)
+
+        const output = file('output.wasm')
+        const reported = await wizer([input, '-o', output, '--report', '-'])
+        assert.equal(reported.status, 0)
+        assert.equal(JSON.parse(reported.stdout).outputBytes, readFileSync(output).length)
+        assertInitialized(readFileSync(output), ORIGINAL)
+        const failed = await wizer([trap, '-o', output, '--report=-'])
+        assert.equal(failed.status, 1)
+        assert.equal(JSON.parse(failed.stdout).error.code, 'ERR_WIZER_TRAP')
+
+        for (const to of [[], ['-o', '-']]) {
+          const both = await wizer([input, ...to, '--report', '-'])
+          assert.equal(both.status, 1)
+          assert.match(both.stderr, /the module and the report cannot both go to standard output/)
+        }
+      })
+
       it('the same bytes as from the API', async () => {
         assert.deepEqual(await initialize(input), wizerSync(ORIGINAL))
       })
@@ -233,6 +254,35 @@ for (const { name, command } of programs) {
         assert.equal(status, 0, stderr)
         assert.deepEqual(seen(readFileSync(output)), { contents: 'contents', guest: '.', made: 0 })
         assert.deepEqual(beside(host), ['new'])
+      })
+
+      it('--dir HOST::GUEST, as in wasmtime', async () => {
+        const host = join(file('f', 'contents'), '..')
+        const output = await initialize(guestFor('/data'), '--allow-wasi', '--dir', `${host}::/data`)
+        assert.deepEqual(seen(output), { contents: 'contents', guest: '/data', made: 0 })
+
+        // A directory that has this name is meant itself.
+        const inside = join(file('f', 'contents'), '..')
+        mkdirSync(join(inside, 'a::b'))
+        writeFileSync(join(inside, 'a::b', 'f'), 'named so')
+        const named = join(inside, 'output.wasm')
+        const { status, stderr } = await wizer([guestFor('a::b'), '--allow-wasi', '--dir', 'a::b', '-o', named], { cwd: inside })
+        assert.equal(status, 0, stderr)
+        assert.equal(seen(readFileSync(named)).contents, 'named so')
+      })
+
+      it('--dir the wrong way round', async () => {
+        const host = join(file('f', 'contents'), '..')
+        for (const [given, expected] of [
+          [`/no such::${host}`, /--dir .*::\/no such` has the host's directory first, and `--mapdir/],
+          ['/no such::/neither', /`\/no such` is no directory/],
+          ['::/data', /must have the form `host` or `host::guest`/],
+          [`${host}::`, /must have the form `host` or `host::guest`/],
+        ]) {
+          const { status, stderr } = await wizer([input, '--allow-wasi', '--dir', given])
+          assert.equal(status, 2, stderr)
+          assert.match(stderr, expected)
+        }
       })
 
       it('--mapdir', async () => {

@@ -9,6 +9,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 use crate::error::Error;
@@ -35,11 +36,11 @@ use crate::wizer::{Failure, Outcome, Wizer};
                        ENVIRONMENT: NO_COLOR switches colours off."
 )]
 struct Args {
-    /// The module, in the binary or the text format [default: standard input]
+    /// The module, in the binary or the text format [default: standard input, as for `-`]
     #[arg(value_name = "INPUT")]
     input: Option<PathBuf>,
 
-    /// Where to write the initialized module [default: standard output]
+    /// Where to write the initialized module [default: standard output, as for `-`]
     ///
     /// A file is replaced as a whole once everything has gone well, and may be the input.
     #[arg(short, long, value_name = "OUTPUT")]
@@ -111,9 +112,11 @@ struct Args {
     )]
     arg: Vec<String>,
 
-    /// Let WASI use a directory
-    #[arg(long, value_name = "DIR")]
-    dir: Vec<PathBuf>,
+    /// Let WASI use a directory, under its own name or another
+    ///
+    /// As in wasmtime, the host's directory stands first; in --mapdir, the guest's does.
+    #[arg(long, value_name = "DIR[::GUEST]", value_parser = OsStringValueParser::new().try_map(dir))]
+    dir: Vec<(String, PathBuf)>,
 
     /// Let WASI use the host's directory HOST under the name GUEST
     #[arg(long, value_name = "GUEST::HOST", value_parser = map_dir)]
@@ -171,7 +174,7 @@ struct Args {
     #[arg(short, long)]
     verbose: bool,
 
-    /// Write what happened to a file, as JSON
+    /// Write what happened to a file, or for `-` to standard output, as JSON
     #[arg(long, hide_short_help = true, value_name = "FILE")]
     report: Option<PathBuf>,
 
@@ -220,6 +223,28 @@ fn rename(text: &str) -> Result<(String, String), Error> {
         }
         _ => Err(Error::option(format!(
             "the rename `{text}` must have the form `new=old` with exactly one `=`"
+        ))),
+    }
+}
+
+/// Reads a directory, in the form `host::guest` where it has two names.
+fn dir(path: OsString) -> Result<(String, PathBuf), Error> {
+    let text = path.to_string_lossy();
+    let alone = Ok((text.to_string(), PathBuf::from(&path)));
+    let Some((host, guest)) = text.split_once("::") else {
+        return alone;
+    };
+    let is_dir = |path: &str| Path::new(path).is_dir();
+    match (Path::new(&path).is_dir(), is_dir(host), is_dir(guest)) {
+        (true, _, _) => alone,
+        (_, true, _) if !guest.is_empty() => Ok((guest.into(), host.into())),
+        (_, false, true) => Err(Error::option(format!(
+            "`{host}` is no directory; `--dir {guest}::{host}` has the host's directory first, and \
+             `--mapdir {host}::{guest}` the guest's"
+        ))),
+        _ => Err(Error::option(format!(
+            "`{host}` is no directory; the directory `{text}` must have the form `host` or \
+             `host::guest`"
         ))),
     }
 }
@@ -305,12 +330,11 @@ impl Args {
             wasi.stdout = options::Stdout::Ignore;
             wasi.stderr = options::Stdout::Ignore;
         }
-        wasi.dirs.extend(self.dir.iter().map(|host| Dir {
-            host: host.clone(),
-            guest: host.to_string_lossy().into_owned(),
-            readonly: false,
-        }));
-        for (mappings, readonly) in [(&self.mapdir, false), (&self.mapdir_readonly, true)] {
+        for (mappings, readonly) in [
+            (&self.dir, false),
+            (&self.mapdir, false),
+            (&self.mapdir_readonly, true),
+        ] {
             wasi.dirs.extend(mappings.iter().map(|(guest, host)| Dir {
                 host: host.clone(),
                 guest: guest.clone(),
@@ -371,7 +395,14 @@ pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> u8 {
     };
     let worked = work(&args);
     let reported = match &args.report {
-        Some(path) => report::write_json(path, worked.as_ref()),
+        Some(path) => report::json(worked.as_ref()).and_then(|json| match named(path) {
+            Some(path) => std::fs::write(path, json).map_err(|source| Error::Io {
+                action: "write the report",
+                path: path.into(),
+                source,
+            }),
+            None => write_stdout(&json),
+        }),
         None => Ok(()),
     };
     match worked.and(reported) {
@@ -414,9 +445,27 @@ fn join_booleans(command: &clap::Command, args: Vec<OsString>) -> Vec<OsString> 
     out
 }
 
+/// The file that a path names; `None` for `-`, which is a standard stream.
+fn named(path: &Path) -> Option<&Path> {
+    Some(path).filter(|path| *path != Path::new("-"))
+}
+
 fn work(args: &Args) -> Result<Report, Error> {
-    let wasm = read_input(args.input.as_deref())?;
-    if args.output.is_none() && std::io::stdout().is_terminal() {
+    let input = args.input.as_deref().and_then(named);
+    let output = args.output.as_deref().and_then(named);
+    if output.is_none()
+        && args
+            .report
+            .as_deref()
+            .is_some_and(|path| named(path).is_none())
+    {
+        return Err(Error::option(
+            "the module and the report cannot both go to standard output; name a file for one \
+             with -o or --report",
+        ));
+    }
+    let wasm = read_input(input)?;
+    if output.is_none() && std::io::stdout().is_terminal() {
         return Err(Error::option(
             "standard output is a terminal, which cannot show a module; name a file with -o",
         ));
@@ -437,18 +486,22 @@ fn work(args: &Args) -> Result<Report, Error> {
             report::warning(warning, colours()).as_bytes(),
         );
     }
-    match &args.output {
+    match output {
         Some(path) => write_output(path, &wasm)?,
-        None => write_all(Standard::Out, &wasm).map_err(|source| Error::Io {
-            action: "write to",
-            path: "standard output".into(),
-            source,
-        })?,
+        None => write_stdout(&wasm)?,
     }
     if args.verbose {
         let _ = write_all(Standard::Err, report::table(&report, colours()).as_bytes());
     }
     Ok(report)
+}
+
+fn write_stdout(bytes: &[u8]) -> Result<(), Error> {
+    write_all(Standard::Out, bytes).map_err(|source| Error::Io {
+        action: "write to",
+        path: "standard output".into(),
+        source,
+    })
 }
 
 fn read_input(path: Option<&Path>) -> Result<Vec<u8>, Error> {

@@ -53,7 +53,8 @@ pub enum Error {
     /// The initialization function is something other than a function `[] -> []`.
     #[error(
         "the export `{name}` is {found}, but an initialization function must take no parameters \
-         and return nothing{}",
+         and return nothing{}{}",
+        if *callable { "; call it with --invoke (invoke in JavaScript), which takes arguments" } else { "" },
         candidates_hint(candidates)
     )]
     InitFuncType {
@@ -61,6 +62,8 @@ pub enum Error {
         name: String,
         /// What it is instead.
         found: String,
+        /// Whether it can be called otherwise.
+        callable: bool,
         /// The exports that could serve.
         candidates: Vec<String>,
     },
@@ -336,14 +339,17 @@ pub enum TrapReason {
     /// A provided function failed.
     #[error(transparent)]
     Host(Box<dyn std::error::Error + Send + Sync>),
-    /// A memory or table grew beyond the limit that was set.
+    /// A memory or table was to be larger than the limit that was set leaves room for.
     #[error(
-        "a {what} grew, and memories and tables would take {wanted} bytes together, beyond the \
-         limit of {limit} bytes that was set"
+        "with a {what} of {size} {}, memories and tables would take {wanted} bytes together, \
+         beyond the limit of {limit} bytes that was set",
+        if *what == "table" { "slots" } else { "bytes" }
     )]
     Limit {
         /// `memory` or `table`.
         what: &'static str,
+        /// How large it was to be, in bytes or slots.
+        size: u64,
         /// The bytes of all memories and tables together, as asked for.
         wanted: u64,
         /// The limit.

@@ -41,6 +41,36 @@ fn assert_error(error: &Error, code: &str, texts: &[&str]) {
 
 // ----- input that is no module -----
 
+#[test]
+fn text_behind_a_byte_order_mark() {
+    let text = r#"(module (func (export "wizer.initialize")))"#;
+    let plain = Wizer::new().run(text.as_bytes()).unwrap();
+    for before in ["\u{feff}", "\u{feff}\n", "\u{feff};; a comment\n"] {
+        let marked = format!("{before}{text}");
+        assert_eq!(Wizer::new().run(marked.as_bytes()).unwrap(), plain);
+    }
+    for order in [u16::to_le_bytes, u16::to_be_bytes] {
+        let marked = format!("\u{feff}{text}");
+        let wide: Vec<u8> = marked.encode_utf16().flat_map(order).collect();
+        let error = error_of(&Wizer::new(), &wide);
+        assert_error(&error, "ERR_WIZER_INVALID_TEXT", &["UTF-16", "UTF-8"]);
+    }
+}
+
+#[test]
+fn exceptions_of_the_old_kind() {
+    let texts = ["legacy exceptions", "offset", "--translate-to-exnref"];
+    for body in [
+        "try nop catch_all end",
+        "try nop catch $t end",
+        "try nop delegate 0",
+        "try nop catch_all rethrow 0 end",
+    ] {
+        let module = format!("(module (tag $t) (func (export \"wizer.initialize\") {body}))");
+        assert_error(&error(&module), "ERR_WIZER_UNSUPPORTED", &texts);
+    }
+}
+
 const INVALID: &str = "ERR_WIZER_INVALID_MODULE";
 
 #[test]
@@ -388,6 +418,8 @@ fn an_initialization_function_of_another_kind() {
             "`other`",
         ];
         assert_error(&error, "ERR_WIZER_INIT_FUNC_TYPE", &texts);
+        let has_way = chain(&error).contains("--invoke");
+        assert_eq!(has_way, export.starts_with("(func"), "{error}");
     }
 }
 
@@ -906,6 +938,73 @@ fn a_compiler_that_cannot_compile_the_module() {
 // ----- limits -----
 
 #[test]
+fn references_that_winch_does_not_compile() {
+    let text = r#"(module (table 1 externref) (func (export "wizer.initialize")))"#;
+    let error = error_of(Wizer::new().engine(Engine::Baseline), text.as_bytes());
+    let texts = ["no references but those of functions"];
+    assert_error(&error, "ERR_WIZER_UNSUPPORTED", &texts);
+    assert!(!chain(&error).contains("gc"), "{}", chain(&error));
+}
+
+/// A table that is declared is not one that grows while the interpreter's steps are counted.
+#[test]
+fn a_large_table_is_interpreted() {
+    let text = r#"(module
+        (table (export "t") 47_926 funcref) (elem (i32.const 0) $f)
+        (func $f (export "wizer.initialize") (table.set 0 (i32.const 47_925) (ref.func $f))))"#;
+    let limit = Duration::from_secs(60);
+    let plain = Wizer::new().engine(Engine::Optimizing).run(text.as_bytes());
+    let mut wizer = Wizer::new();
+    wizer.timeout(limit).engine(Engine::Interpreter);
+    assert_eq!(wizer.run(text.as_bytes()).unwrap(), plain.unwrap());
+    let report = Wizer::new().timeout(limit).snapshot(text.as_bytes());
+    assert_eq!(report.unwrap().report.engine.name, "wasmi");
+}
+
+// ----- WASI -----
+
+#[test]
+fn what_cannot_be_given_to_a_program() {
+    let text = r#"(module (func (export "wizer.initialize")))"#;
+    let error = |set: &dyn Fn(&mut Wizer)| {
+        let mut wizer = Wizer::new();
+        wizer.allow_wasi(true).unwrap();
+        set(&mut wizer);
+        error_of(&wizer, text.as_bytes())
+    };
+    let nul = error(&|wizer| {
+        wizer.arg("program").arg("a\0b");
+    });
+    assert_error(&nul, "ERR_WIZER_OPTION", &["\"a\\0b\"", "NUL"]);
+    for path in ["", ".", "/", "./", "a/", "/a/b/", "a\0b"] {
+        let error = error(&|wizer| {
+            wizer.file(path, "");
+        });
+        let shown = format!("{path:?}");
+        assert_error(&error, "ERR_WIZER_OPTION", &[&shown, "path of a file"]);
+    }
+    for (one, other) in [
+        ("a", "./a"),
+        ("/a", "//a"),
+        ("a", "a/b"),
+        ("a", "./a/b/c"),
+        ("./a/b", "a"),
+    ] {
+        let error = error(&|wizer| {
+            wizer.file(one, "1").file(other, "2");
+        });
+        let texts = [one, other, "cannot both be files"];
+        assert_error(&error, "ERR_WIZER_OPTION", &texts);
+    }
+    let mut wizer = Wizer::new();
+    wizer.allow_wasi(true).unwrap();
+    for path in ["a", "/a", "a-b", "ab/c", "./d/e"] {
+        wizer.file(path, "");
+    }
+    wizer.run(text.as_bytes()).unwrap();
+}
+
+#[test]
 fn a_memory_beyond_the_limit() {
     let declared = r#"(module (memory 3) (func (export "wizer.initialize")))"#;
     let grown = r#"(module (memory 1)
@@ -913,15 +1012,14 @@ fn a_memory_beyond_the_limit() {
     let together = r#"(module (memory 1) (memory 2) (func (export "wizer.initialize")))"#;
     let table = r#"(module (table 100_000 funcref) (func (export "wizer.initialize")))"#;
     for (text, what) in [
-        (declared, "memory"),
-        (grown, "memory"),
-        (together, "memory"),
-        (table, "table"),
+        (declared, "with a memory of 196608 bytes"),
+        (grown, "with a memory of 196608 bytes"),
+        (together, "with a memory of 131072 bytes"),
+        (table, "with a table of 100000 slots"),
     ] {
         let mut wizer = Wizer::new();
         wizer.max_memory(2 << 16);
-        let what = format!("a {what} grew");
-        let texts = [what.as_str(), "beyond the limit of 131072 bytes"];
+        let texts = [what, "beyond the limit of 131072 bytes"];
         assert_error(
             &error_of(&wizer, text.as_bytes()),
             "ERR_WIZER_MEMORY_LIMIT",

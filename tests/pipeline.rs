@@ -1070,7 +1070,7 @@ fn objects_of_the_collected_heap_are_named() {
                 "(global $g (export \"root\") (mut (ref null $s)) (ref.null $s))",
                 &format!("(global.set $g {object})"),
             ),
-            "global 0 (the export `root`) of type (ref null (module 0))",
+            "global 0 (the export `root`) of type (ref null 0)",
         ),
         (
             module(&format!("(global $g anyref {object})"), ""),
@@ -1081,7 +1081,7 @@ fn objects_of_the_collected_heap_are_named() {
                 &format!("(global $g (ref $s) {object})"),
                 "(struct.set $s $n (global.get $g) (i32.const 2))",
             ),
-            "global 0 of type (ref (module 0))",
+            "global 0 of type (ref 0)",
         ),
         (
             module(&format!("(table 2 (ref null $s) {object})"), ""),

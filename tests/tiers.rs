@@ -1131,7 +1131,7 @@ fn output_in_many_pieces() {
 
 #[test]
 fn more_memory_than_an_interpreter_should_have() {
-    let reason = "the interpreter ended before its memory grew beyond 64 MiB";
+    let reason = "the interpreter ended before its memories took more than 64 MiB";
     let none = |_: &mut Process| {};
     let grown = prints()
         .wat("(call $note (memory.grow (i32.const 1100)))")

@@ -1,7 +1,6 @@
 //! Errors, warnings and reports for people and for programs.
 
 use std::error::Error as _;
-use std::path::Path;
 
 use comfy_table::{Cell, CellAlignment, Table};
 
@@ -56,8 +55,8 @@ pub fn warning(text: &str, colours: bool) -> String {
     }
 }
 
-/// Writes the report of a run, or the error that ended it, as JSON.
-pub fn write_json(path: &Path, result: Result<&Report, &Error>) -> Result<(), Error> {
+/// The report of a run, or the error that ended it, as JSON.
+pub fn json(result: Result<&Report, &Error>) -> Result<Vec<u8>, Error> {
     let json = match result {
         Ok(report) => serde_json::to_vec_pretty(report),
         Err(error) => serde_json::to_vec_pretty(&serde_json::json!({
@@ -70,11 +69,7 @@ pub fn write_json(path: &Path, result: Result<&Report, &Error>) -> Result<(), Er
     };
     let mut json = json.map_err(|e| Error::internal(format!("no JSON: {e}")))?;
     json.push(b'\n');
-    std::fs::write(path, json).map_err(|source| Error::Io {
-        action: "write the report",
-        path: path.into(),
-        source,
-    })
+    Ok(json)
 }
 
 /// How wide the longest bar of the chart is, in characters.

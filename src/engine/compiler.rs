@@ -109,7 +109,7 @@ impl Code {
             COMPILERS.run(|| wasmtime::Module::from_binary(&engine, bytes))
         })) {
             Ok(Ok(compiled)) => Ok(compiled),
-            Ok(Err(error)) => Err(text(&error)),
+            Ok(Err(error)) => Err(refusal(strategy, text(&error))),
             Err(_) => Err(format!("{} gave up on it", strategy.name())),
         };
         let compiled: Result<_, _> = modules.iter().map(compile).collect();
@@ -342,13 +342,7 @@ impl Compiler {
             preload: None,
             frames,
             reason: match self.store.data().host.limiter.refused {
-                Some((what, wanted, limit)) if error.is::<wasmtime::GcHeapOutOfMemory<()>>() => {
-                    TrapReason::Limit {
-                        what,
-                        wanted,
-                        limit,
-                    }
-                }
+                Some(refused) if error.is::<wasmtime::GcHeapOutOfMemory<()>>() => refused.into(),
                 _ => reason(error),
             },
         }))
@@ -924,6 +918,18 @@ fn text(error: &wasmtime::Error) -> String {
         })
         .collect();
     causes.join(": ")
+}
+
+/// Why a compiler refuses a module. Winch has no collector and refuses what might need one, also
+/// where no type of the module is one of the proposal `gc`, which wasmparser's message names.
+fn refusal(strategy: Strategy, text: String) -> String {
+    match text.contains("gc types are disallowed") {
+        true => format!(
+            "{} compiles no references but those of functions, and the module has others",
+            strategy.name()
+        ),
+        false => text,
+    }
 }
 
 /// A function's name as its author wrote it.

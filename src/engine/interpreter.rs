@@ -60,6 +60,8 @@ struct Data {
     pause: Option<Pause>,
     /// Whether fuel is burnt.
     metered: bool,
+    /// Whether memories and tables are made, which burns none.
+    instantiating: bool,
     /// How many bytes a memory was to grow by last: it is asked for again where fuel runs dry
     /// before it does.
     asked_for: u64,
@@ -122,6 +124,7 @@ impl Interpreter {
             refused: None,
             pause,
             metered,
+            instantiating: false,
             asked_for: 0,
             cannot: None,
             nested: 0,
@@ -314,8 +317,10 @@ impl Engine for Interpreter {
         // The start function was taken out, and nothing else could cost much. Without a meter
         // there is nothing to set.
         let _ = self.store.set_fuel(SLICE);
-        let instance = Instance::new(&mut self.store, &self.modules[id].module, &externs)
-            .map_err(|error| self.failure(error, None))?;
+        self.store.data_mut().instantiating = true;
+        let instance = Instance::new(&mut self.store, &self.modules[id].module, &externs);
+        self.store.data_mut().instantiating = false;
+        let instance = instance.map_err(|error| self.failure(error, None))?;
         self.instances.push(instance);
         Ok(InstanceId(self.instances.len() - 1))
     }
@@ -721,7 +726,8 @@ impl Data {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
-        if what == "table" && self.metered && desired - current > MAX_METERED_SLOTS {
+        let burns = self.metered && !self.instantiating;
+        if what == "table" && burns && desired - current > MAX_METERED_SLOTS {
             let slots = desired - current;
             let cannot = format!("a table grew by {slots} slots at once while steps were counted");
             match &mut self.host.speculation {
@@ -738,7 +744,7 @@ impl Data {
             Ok(()) => match &mut self.host.speculation {
                 Some(speculation) if limiter.used > MAX_SPECULATIVE_MEMORY => {
                     let size = MAX_SPECULATIVE_MEMORY >> 20;
-                    speculation.leave(format!("its memory grew beyond {size} MiB"));
+                    speculation.leave(format!("its memories took more than {size} MiB"));
                     Err(LimiterError::ResourceLimiterDeniedAllocation)
                 }
                 _ => Ok(true),

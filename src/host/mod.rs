@@ -258,7 +258,33 @@ pub(crate) struct Limiter {
     /// How many bytes of tables are not the module's own, and do not count.
     pub ours: u64,
     /// What was refused last: wasmtime takes no error from the growth of its collected heap.
-    pub refused: Option<(&'static str, u64, u64)>,
+    pub refused: Option<Refused>,
+}
+
+/// What there was no room for, as [`TrapReason::Limit`] tells it.
+#[derive(Clone, Copy)]
+pub(crate) struct Refused {
+    what: &'static str,
+    size: u64,
+    wanted: u64,
+    limit: u64,
+}
+
+impl From<Refused> for TrapReason {
+    fn from(refused: Refused) -> Self {
+        let Refused {
+            what,
+            size,
+            wanted,
+            limit,
+        } = refused;
+        TrapReason::Limit {
+            what,
+            size,
+            wanted,
+            limit,
+        }
+    }
 }
 
 /// How many bytes a table slot counts for.
@@ -284,12 +310,14 @@ impl Limiter {
         let wanted = self.used.saturating_add(more);
         match self.limit {
             Some(limit) if wanted > limit => {
-                self.refused = Some((what, wanted, limit));
-                Err(TrapReason::Limit {
+                let refused = Refused {
                     what,
+                    size: to,
                     wanted,
                     limit,
-                })
+                };
+                self.refused = Some(refused);
+                Err(refused.into())
             }
             _ => {
                 self.used = wanted;

@@ -1,8 +1,8 @@
 //! WASI preview 1 for every engine: the functions of `wasmtime-wasi`, called on plain bytes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +61,7 @@ impl WasiState {
         let mut builder = WasiCtxBuilder::new();
         builder
             .allow_blocking_current_thread(true)
-            .args(&options.args)
+            .args(arguments(options)?)
             .stdin(Stdin::new(&options.stdin, input))
             .stdout(stdout.clone())
             .stderr(stderr.clone());
@@ -135,10 +135,20 @@ impl WasiState {
     }
 }
 
+/// The guest's arguments, each of which ends with a NUL where the guest reads it.
+fn arguments(options: &Wasi) -> Result<&[String], Error> {
+    match options.args.iter().find(|arg| arg.contains('\0')) {
+        Some(arg) => Err(Error::option(format!(
+            "{arg:?} cannot be an argument of the program: it holds a NUL"
+        ))),
+        None => Ok(&options.args),
+    }
+}
+
 /// The guest's environment. Variables that are not Unicode are left out, as WASI has no way to
 /// pass them.
 fn environment(options: &Wasi) -> Result<Vec<(String, String)>, Error> {
-    let mut env: std::collections::BTreeMap<String, String> = Default::default();
+    let mut env: BTreeMap<String, String> = BTreeMap::new();
     if options.inherit_env {
         for (name, value) in std::env::vars_os() {
             if let (Some(name), Some(value)) = (name.to_str(), value.to_str()) {
@@ -204,9 +214,8 @@ fn lay_out_files(
         source,
     })?;
     let mut used = [false; 2];
-    for (guest, contents) in &options.files {
-        let absolute = guest.starts_with('/');
-        let relative = guest_path(guest)?;
+    for (absolute, relative, guest) in places(options)? {
+        let contents = &options.files[guest];
         for dir in &options.dirs {
             if dir.guest.starts_with('/') == absolute
                 && relative.starts_with(guest_path(&dir.guest)?)
@@ -241,6 +250,33 @@ fn lay_out_files(
     Ok(Some(root))
 }
 
+/// Where each of the given files goes: whether its path is absolute, the path from there, and the
+/// path as it was given.
+fn places(options: &Wasi) -> Result<Vec<(bool, PathBuf, &str)>, Error> {
+    let mut places = Vec::new();
+    for guest in options.files.keys() {
+        let relative = guest_path(guest)?;
+        if relative.as_os_str().is_empty() || guest.ends_with('/') || guest.contains('\0') {
+            return Err(Error::option(format!(
+                "{guest:?} cannot be the path of a file"
+            )));
+        }
+        places.push((guest.starts_with('/'), relative, guest.as_str()));
+    }
+    // What lies in a directory comes right behind it.
+    places.sort();
+    let misplaced = places
+        .windows(2)
+        .find(|pair| pair[0].0 == pair[1].0 && pair[1].1.starts_with(&pair[0].1));
+    match misplaced {
+        Some(pair) => Err(Error::option(format!(
+            "`{}` and `{}` cannot both be files: they are the same path, or one lies in the other",
+            pair[0].2, pair[1].2
+        ))),
+        None => Ok(places),
+    }
+}
+
 /// Creates a directory and its parents, for this user only.
 fn create_private_dirs(path: &Path) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
@@ -251,8 +287,8 @@ fn create_private_dirs(path: &Path) -> std::io::Result<()> {
 }
 
 /// A guest path, relative to its root, without `.` and never leading out.
-fn guest_path(path: &str) -> Result<std::path::PathBuf, Error> {
-    let mut out = std::path::PathBuf::new();
+fn guest_path(path: &str) -> Result<PathBuf, Error> {
+    let mut out = PathBuf::new();
     for component in Path::new(path).components() {
         match component {
             Component::RootDir | Component::CurDir => {}

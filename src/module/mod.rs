@@ -15,7 +15,7 @@ use wasmparser::{
 };
 
 pub use init::SharedMemoryInit;
-pub use types::{is_external, needs_collector, signature, val_type_name};
+pub use types::{is_external, needs_collector, ref_type_name, signature, val_type_name};
 pub use validate::{Features, Proposal, Validation, is_valid_without, validate};
 
 /// Section ids, as the binary format numbers them.

@@ -10,7 +10,24 @@ pub fn val_type_name(ty: ValType) -> String {
         ValType::F32 => "f32".into(),
         ValType::F64 => "f64".into(),
         ValType::V128 => "v128".into(),
-        ValType::Ref(ty) => ty.to_string(),
+        ValType::Ref(ty) => ref_type_name(ty),
+    }
+}
+
+/// The text format's name of a reference type; a type that the module defines goes by its index.
+pub fn ref_type_name(ty: RefType) -> String {
+    let (index, exact) = match ty.heap_type() {
+        // These have names of their own.
+        HeapType::Abstract { .. } => return ty.to_string(),
+        HeapType::Concrete(index) => (index, false),
+        HeapType::Exact(index) => (index, true),
+    };
+    let null = if ty.is_nullable() { "null " } else { "" };
+    match (index.as_module_index(), exact) {
+        (Some(index), false) => format!("(ref {null}{index})"),
+        (Some(index), true) => format!("(ref {null}(exact {index}))"),
+        // Types are read from modules, where there are no other indices.
+        (None, _) => ty.to_string(),
     }
 }
 

@@ -88,10 +88,28 @@ impl Validation {
 ///
 /// # Errors
 ///
-/// [`Error::InvalidModule`], with the first place in the input that is wrong.
+/// [`Error::InvalidModule`], with the first place in the input that is wrong, and
+/// [`Error::Unsupported`] where that is an instruction which no engine here runs.
 pub fn validate(bytes: &[u8], features: &Features) -> Result<(), Error> {
-    validate_for(bytes, wasm_features(features))
+    validate_for(bytes, wasm_features(features)).map_err(|error| match error {
+        Error::InvalidModule {
+            message,
+            offset: Some(offset),
+        } if message.starts_with(LEGACY_EXCEPTIONS) => Error::Unsupported {
+            message: format!("it uses legacy exceptions (at offset {offset:#x})"),
+            help: Some(LEGACY_EXCEPTIONS_HELP.into()),
+        },
+        other => other,
+    })
 }
+
+/// What wasmparser calls the feature, and begins its message with where it is not enabled.
+const LEGACY_EXCEPTIONS: &str = "legacy_exceptions";
+
+/// Flags of Binaryen 132, Emscripten 4 and LLVM 20.
+const LEGACY_EXCEPTIONS_HELP: &str = "translate them into the exceptions of WebAssembly 3.0, by \
+    `wasm-opt --all-features --translate-to-exnref`, or compile the module with these \
+    (`-sWASM_LEGACY_EXCEPTIONS=0` in Emscripten, `-mllvm -wasm-use-legacy-eh=false` in clang)";
 
 fn validate_for(bytes: &[u8], features: WasmFeatures) -> Result<(), Error> {
     let mut validator = Validator::new_with_features(features);

@@ -163,6 +163,7 @@ fn find_init_func(module: &Module<'_>, options: &Options) -> Result<String, Erro
         return Err(Error::InitFuncType {
             name: export.name.into(),
             found,
+            callable: export.kind == ExternKind::Func,
             candidates: candidates(),
         });
     }

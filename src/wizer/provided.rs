@@ -7,7 +7,7 @@ use wasm_encoder::{
 use wasmparser::TypeRef;
 
 use crate::error::Error;
-use crate::module::{Module, section, val_type_name};
+use crate::module::{Module, ref_type_name, section, val_type_name};
 use crate::options::{Item, ProvidedItem};
 use crate::rewrite::number;
 use crate::snapshot::plan;
@@ -97,7 +97,7 @@ fn module(item: &ProvidedItem, importer: &Module<'_>, ty: TypeRef) -> Result<Vec
         }
         (Item::Table(table), TypeRef::Table(mut ty)) => {
             agrees((table.table64, ty.table64, "table of 64-bit addresses"))?;
-            has_type(table.element.as_deref(), &ty.element_type.to_string())?;
+            has_type(table.element.as_deref(), &ref_type_name(ty.element_type))?;
             ty.initial = table.size;
             ty.maximum = table.maximum.or(ty.maximum);
             let most = match ty.table64 {

@@ -196,10 +196,18 @@ fn read_preload(preload: &Preload) -> Result<Vec<u8>, Error> {
 
 /// The module in the binary format, whichever of the two formats it is given in.
 pub fn to_binary(wasm: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
-    // Text begins with a parenthesis or a comment; anything else is for the binary parser to
-    // judge, which says what is wrong with it.
-    match wasm.trim_ascii_start().first() {
-        Some(b'(' | b';') => wat::parse_bytes(wasm).map_err(|error| Error::InvalidText {
+    const UTF_8_MARK: &[u8] = b"\xef\xbb\xbf";
+    const UTF_16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+    if UTF_16_MARKS.iter().any(|mark| wasm.starts_with(mark)) {
+        return Err(Error::InvalidText {
+            message: "it is UTF-16; save it as UTF-8".into(),
+        });
+    }
+    // Text begins with a parenthesis or a comment, perhaps behind a byte order mark; anything else
+    // is for the binary parser to judge, which says what is wrong with it.
+    let text = wasm.strip_prefix(UTF_8_MARK).unwrap_or(wasm);
+    match text.trim_ascii_start().first() {
+        Some(b'(' | b';') => wat::parse_bytes(text).map_err(|error| Error::InvalidText {
             message: error.to_string(),
         }),
         _ => Ok(Cow::Borrowed(wasm)),
