@@ -30,11 +30,15 @@ export interface WizerOptions {
   initFunc?: string
 
   /**
-   * Whether the output still exports the initialization function.
+   * Whether the output still exports the initialization function. With `'empty'` it does, and so does a reactor's
+   * `_initialize`, and a call of them does nothing: for glue code and hosts that make this call themselves. A rename of
+   * such an export is of what does nothing; one that overwrites it wins. A function that returns something cannot be
+   * replaced so (`ERR_WIZER_OPTION`).
    *
+   * @example 'empty'
    * @default false
    */
-  keepInitFunc?: boolean
+  keepInitFunc?: boolean | 'empty'
 
   /**
    * Calls of exports before that of the initialization function, or instead where the module has none: in their order,

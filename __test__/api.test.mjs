@@ -210,6 +210,23 @@ describe('the options of the module', () => {
     assertInitialized(await wizer(two, { keepInitFunc: false }), two)
   })
 
+  it("keepInitFunc: 'empty', and a host that calls the initialization, twice", async () => {
+    const exports = start(await wizer(ORIGINAL, { keepInitFunc: 'empty' }))
+    for (let i = 0; i < 2; i += 1) {
+      assert.equal(exports._initialize(), undefined)
+      assert.equal(exports['wizer.initialize'](), undefined)
+      assert.equal(exports.count.value, 21)
+      assert.equal(exports.answer(), 42)
+    }
+    const { wasm, report } = await snapshot(two, { keepInitFunc: 'empty', renameFuncs: { ready: 'wizer.initialize' } })
+    assert.deepEqual(report.warnings, [])
+    const renamed = start(wasm)
+    const before = renamed.n.value
+    renamed.ready()
+    assert.equal(renamed.n.value, before)
+    assert.ok(!('wizer.initialize' in renamed))
+  })
+
   it('renameFuncs', async () => {
     const renamed = await wizer(two, { renameFuncs: { _start: 'resume', later: 'setup' } })
     assert.deepEqual(exportNames(renamed).sort(), ['_start', 'later', 'n', 'wizer-initialize'])

@@ -367,6 +367,13 @@ for (const { name, command } of programs) {
         })
       }
 
+      it('--keep-init-func=empty', async () => {
+        const exports = start(await initialize('--keep-init-func=empty', input))
+        const before = exports._start()
+        exports['wizer.initialize']()
+        assert.equal(exports._start(), before)
+      })
+
       it('with a value that is none', async () => {
         const { status, stderr } = await wizer(['--keep-init-func=maybe', input])
         assert.equal(status, 2)

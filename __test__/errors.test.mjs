@@ -337,7 +337,7 @@ describe('ERR_WIZER_OPTION', () => {
     'a misspelt callback': [/`onprogress`/, { onprogress: f }],
     'options that are no object': [/object/, 5, 'text', null, true, f, []],
     'initFunc': [/`initFunc`/, { initFunc: 5 }, { initFunc: ['a'] }, { initFunc: f }],
-    'keepInitFunc': [/`keepInitFunc`/, { keepInitFunc: 1 }, { keepInitFunc: 'true' }, { keepInitFunc: f }],
+    'keepInitFunc': [/`keepInitFunc`/, { keepInitFunc: 1 }, { keepInitFunc: 'true' }, { keepInitFunc: 'Empty' }, { keepInitFunc: f }],
     'renameFuncs': [/`renameFuncs/, { renameFuncs: 'a=b' }, { renameFuncs: ['a=b'] }, { renameFuncs: { a: 1 } }, { renameFuncs: new Map([['a', 'b']]) }],
     'env': [/`env/, { env: ['A=1'] }, { env: { A: 1 } }, { env: new Map([['A', '1']]) }],
     'a variable that cannot be': [/variable/, { env: { 'A=B': '' } }, { env: { '': '' } }, { env: { A: 'a\0b' } }],

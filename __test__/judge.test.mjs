@@ -24,7 +24,7 @@ function setup(file) {
   for (const [, key, value = ''] of readFileSync(join(fixtures, file), 'utf8').matchAll(/^;;! ([\w-]+)(?:: (.*))?$/gm)) {
     const [left, right] = value.split('=')
     if (key === 'init-func') options.initFunc = value
-    else if (key === 'keep-init-func') options.keepInitFunc = true
+    else if (key === 'keep-init-func') options.keepInitFunc = value === 'true' || value
     else if (key === 'rename') options.renameFuncs = { ...options.renameFuncs, [left]: right }
     else if (key === 'preload') preloads[left] = binary('preload', right)
     else if (key === 'no-reactor') setup.reactor = false
@@ -47,8 +47,9 @@ function initialized(wasm, { options, preloads, reactor }) {
   const functions = new Set([...(reactor && '_initialize' in exports ? ['_initialize'] : []), initFunc])
   for (const name of functions) exports[name]()
 
+  for (const name of functions) if (keepInitFunc === 'empty') exports[name] = () => {}
   const renamed = Object.entries(renameFuncs).map(([name, old]) => [name, exports[old]])
-  for (const name of functions) if (!(keepInitFunc && name === initFunc)) delete exports[name]
+  for (const name of functions) if (keepInitFunc !== 'empty' && !(keepInitFunc && name === initFunc)) delete exports[name]
   for (const old of Object.values(renameFuncs)) delete exports[old]
   return Object.assign(exports, Object.fromEntries(renamed))
 }

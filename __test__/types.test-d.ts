@@ -5,7 +5,7 @@ import type { Host, Imports, MemoryReport, Phase, Progress, Report, Snapshot, Wa
 
 const everything: Required<WizerOptions> = {
   initFunc: 'wizer.initialize',
-  keepInitFunc: false,
+  keepInitFunc: 'empty',
   invoke: ['load(1, 2.5)'],
   renameFuncs: { _start: 'wizer.resume' },
   allowWasi: true,

@@ -49,13 +49,14 @@ const kinds = {
             Object.keys(dir).every((key) => key === 'host' || key === 'readonly')),
       ),
   ],
+  keep: ["a boolean or 'empty'", (value) => typeof value === 'boolean' || value === 'empty'],
   cache: ['a boolean or the path of a directory', (value) => typeof value === 'boolean' || (isString(value) && value !== '')],
   imports: ['an object, or a function that returns one', (value) => isRecord(value) || typeof value === 'function'],
 }
 
 const options = {
   initFunc: 'string',
-  keepInitFunc: 'boolean',
+  keepInitFunc: 'keep',
   invoke: 'strings',
   renameFuncs: 'stringsByName',
   allowWasi: 'boolean',

@@ -15,7 +15,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use crate::error::Error;
 use crate::host::stdio::{Standard, write_all};
 use crate::invoke::Invocation;
-use crate::options::{self, CacheLocation, Dir, Options, Preload, PreloadSource};
+use crate::options::{self, CacheLocation, Dir, KeepInitFunc, Options, Preload, PreloadSource};
 use crate::report::Report;
 use crate::wizer::{Failure, Outcome, Wizer};
 
@@ -76,10 +76,14 @@ struct Args {
     )]
     rename_func: Vec<(String, String)>,
 
-    /// Keep the initialization function exported [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", hide_possible_values = true)]
-    keep_init_func: Option<bool>,
+    /// Keep the initialization function exported, or one that does nothing: true, false or empty
+    /// [default: false]
+    ///
+    /// With `empty`, the export stays, and so does a reactor's `_initialize`, and a call of them
+    /// does nothing: for hosts that make this call themselves.
+    #[arg(long, value_name = "KEEP", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    keep_init_func: Option<KeepInitFunc>,
 
     /// Let the initialization call WASI
     ///
@@ -299,7 +303,7 @@ impl Args {
     fn options(&self) -> Options {
         let mut options = Options {
             init_func: self.init_func.clone(),
-            keep_init_func: self.keep_init_func.unwrap_or(false),
+            keep_init_func: self.keep_init_func.unwrap_or_default(),
             invoke: self.invoke.clone(),
             renames: self.rename_func.clone(),
             allow_preload_changes: self.allow_preload_changes.unwrap_or(false),

@@ -43,8 +43,9 @@
 
 use std::sync::Arc;
 
-use wasm_encoder::{Encode, ExportKind, Function, Instruction};
+use wasm_encoder::{Encode, ExportKind, Instruction};
 
+use crate::added::{Functions, Items};
 use crate::module::{ExternKind, Module, SegmentMode, Table, needs_collector, section};
 use crate::splice::{Splice, leading_count_len};
 use wasmparser::{RefType, TypeRef, ValType};
@@ -200,8 +201,7 @@ pub fn instrument(module: &Module<'_>, names: &Names, identify: bool) -> Instrum
             }
         };
     splice.append(section::TABLE, tables.types.count, &tables.types.bytes);
-    splice.append(section::FUNCTION, added.types.count, &added.types.bytes);
-    splice.append(section::CODE, added.bodies.count, &added.bodies.bytes);
+    added.write(&mut splice);
     splice.append(section::EXPORT, exports.count, &exports.bytes);
 
     let spliced = splice.finish();
@@ -246,57 +246,6 @@ pub fn observer(module: &Module<'_>) -> Option<Vec<u8>> {
     }
     observer.section(&imports);
     Some(observer.finish())
-}
-
-/// The items appended to one section.
-#[derive(Default)]
-struct Items {
-    count: u32,
-    bytes: Vec<u8>,
-}
-
-impl Items {
-    fn push(&mut self, item: &impl Encode) {
-        item.encode(&mut self.bytes);
-        self.count += 1;
-    }
-
-    fn export(&mut self, name: &str, kind: ExportKind, index: u32) {
-        name.encode(&mut self.bytes);
-        kind.encode(&mut self.bytes);
-        index.encode(&mut self.bytes);
-        self.count += 1;
-    }
-}
-
-/// The functions that are added, behind those of the module.
-struct Functions {
-    next: u32,
-    types: Items,
-    bodies: Items,
-}
-
-impl Functions {
-    fn new(module: &Module<'_>) -> Functions {
-        Functions {
-            next: module.functions.len(),
-            types: Items::default(),
-            bodies: Items::default(),
-        }
-    }
-
-    /// Adds a function of this type, and exports it.
-    fn push(&mut self, name: &str, ty: u32, body: &[Instruction<'_>], exports: &mut Items) {
-        let mut function = Function::new([]);
-        for instruction in body {
-            function.instruction(instruction);
-        }
-        function.instruction(&Instruction::End);
-        self.types.push(&ty);
-        self.bodies.push(&function);
-        exports.export(name, ExportKind::Func, self.next);
-        self.next += 1;
-    }
 }
 
 /// The tables that are added, behind those of the module.
@@ -409,7 +358,8 @@ fn add_forwarder(
     let params = 0..signature.params().len() as u32;
     let mut body: Vec<_> = params.map(Instruction::LocalGet).collect();
     body.push(Instruction::Call(function));
-    added.push(name, ty, &body, exports);
+    let forwarder = added.push(ty, &body);
+    exports.export(name, ExportKind::Func, forwarder);
     true
 }
 
@@ -435,7 +385,8 @@ fn add_probes(
 
     let mut probes = 0;
     let mut probe = |name: String, body: &[Instruction<'_>], exports: &mut Items| {
-        added.push(&name, probe_type, body, exports);
+        let function = added.push(probe_type, body);
+        exports.export(&name, ExportKind::Func, function);
         probes += 1;
     };
 

@@ -34,6 +34,7 @@
 //! - `cli`: the program `wizer`, as `wizer::cli::run`.
 //! - `napi`: the addon for Node.js.
 
+mod added;
 mod engine;
 mod error;
 mod host;
@@ -66,7 +67,7 @@ pub use engine::StoreData;
 pub use error::{Error, Frame, Trap, TrapReason};
 pub use host::interrupt::Interrupt;
 pub use host::{Guest, HostError};
-pub use options::{CacheLocation, DEFAULT_INIT_FUNCS, Engine, Phase};
+pub use options::{CacheLocation, DEFAULT_INIT_FUNCS, Engine, KeepInitFunc, Phase};
 pub use report::{BakedReport, EngineReport, HostCallReport, MemoryReport, PhaseReport, Report};
 pub use rewrite::MAX_OUTPUT_BYTES;
 pub use session::Session;

@@ -19,8 +19,8 @@ pub const DEFAULT_INIT_FUNCS: [&str; 2] = ["wizer.initialize", "wizer-initialize
 pub struct Options {
     /// The export to call; by default the first of [`DEFAULT_INIT_FUNCS`].
     pub init_func: Option<String>,
-    /// Whether the output still exports the initialization function.
-    pub keep_init_func: bool,
+    /// What becomes of the initialization function's export.
+    pub keep_init_func: KeepInitFunc,
     /// Calls before that of the initialization function.
     pub invoke: Vec<Invocation>,
     /// New export names, as (new, old).
@@ -56,6 +56,44 @@ pub struct Options {
     pub interrupt: Option<Arc<Interrupt>>,
     /// Told what the run is doing.
     pub progress: Option<ProgressFn>,
+}
+
+/// What becomes of the export of the initialization function, for
+/// [`Wizer::keep_init_func`](crate::Wizer::keep_init_func).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeepInitFunc {
+    /// It is removed.
+    #[default]
+    No,
+    /// It stays as it is.
+    Yes,
+    /// It stays, of a function that does nothing; and so does `_initialize`.
+    Empty,
+}
+
+impl From<bool> for KeepInitFunc {
+    fn from(keep: bool) -> Self {
+        match keep {
+            true => KeepInitFunc::Yes,
+            false => KeepInitFunc::No,
+        }
+    }
+}
+
+impl std::str::FromStr for KeepInitFunc {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "true" => Ok(KeepInitFunc::Yes),
+            "false" => Ok(KeepInitFunc::No),
+            "empty" => Ok(KeepInitFunc::Empty),
+            other => Err(Error::option(format!(
+                "`{other}` must be `true`, `false` or `empty`"
+            ))),
+        }
+    }
 }
 
 /// A memory, table or global that modules may import under two names. What is not said of its

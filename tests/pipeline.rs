@@ -6,7 +6,7 @@ mod common;
 use common::fixtures::{self, Fixture, Setup};
 use common::judge::{Ended, Judge, Seen, assert_same};
 use common::{chain, initialize_and_judge, structure};
-use wizer::{Engine, Error, Outcome, Value, Wizer};
+use wizer::{Engine, Error, KeepInitFunc, Outcome, Value, Wizer};
 
 fn wat(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()
@@ -84,7 +84,7 @@ fn all_engines_give_the_same_bytes() {
 fn an_output_can_be_initialized_once_more() {
     fixtures::each(|Fixture { name, wasm, setup }| {
         let keep = Setup {
-            keep_init_func: true,
+            keep_init_func: KeepInitFunc::Yes,
             renames: Vec::new(),
             ..setup.clone()
         };
@@ -264,6 +264,43 @@ fn only_functions_that_need_it_are_declared() {
     };
     assert!(has_elements("ref-func-declared-by-init"));
     assert!(!has_elements("nothing-to-do"));
+}
+
+#[test]
+fn a_function_that_does_nothing_may_lengthen_the_head_of_the_code_section() {
+    for (functions, moved) in [(126, 0), (127, 1), (128, 0)] {
+        // One of them is the initialization function.
+        let others = "(func)".repeat(functions - 1);
+        let wasm = wat(&format!(
+            r#"(module (func (export "wizer.initialize")) {others})"#
+        ));
+        let mut wizer = Wizer::new();
+        let outcome = wizer.keep_init_func(KeepInitFunc::Empty).snapshot(&wasm);
+        let outcome = outcome.unwrap();
+        let [before, after] = [&wasm, &outcome.wasm].map(|wasm| structure::sections(wasm));
+        assert_eq!(after.bodies.len(), functions + 1);
+        let (old, new) = (&before.bodies[0], &after.bodies[0]);
+        assert_eq!(new.start - after.code, old.start - before.code + moved);
+        assert_eq!(
+            outcome.report.code_shift,
+            new.start as i64 - old.start as i64
+        );
+        let warnings = outcome.report.warnings;
+        assert_eq!(warnings.len(), moved, "{warnings:?}");
+        assert!(warnings.iter().all(|w| w.contains("moved by a byte")));
+    }
+}
+
+#[test]
+fn an_imported_initialization_function_can_be_replaced_in_a_module_without_code() {
+    let setup = Setup {
+        keep_init_func: KeepInitFunc::Empty,
+        init_func: Some("init".into()),
+        preloads: vec![("env".into(), wat(r#"(module (func (export "f")))"#))],
+        ..Setup::default()
+    };
+    let wasm = wat(r#"(module (import "env" "f" (func $f)) (export "init" (func $f)))"#);
+    initialize_and_judge("an import", &wasm, &setup);
 }
 
 #[test]

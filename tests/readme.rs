@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use wizer::Wizer;
+use wizer::{KeepInitFunc, Wizer};
 
 /// A fenced block: the words behind its language, and its text.
 struct Block {
@@ -154,11 +154,17 @@ fn modules_become_what_is_shown() -> Result<(), Box<dyn std::error::Error>> {
             assert_eq!(after.words.first().map(String::as_str), Some("after"));
             let mut wizer = Wizer::new();
             for word in &after.words[1..] {
-                let (new, old) = word
-                    .strip_prefix("rename=")
-                    .and_then(|names| names.split_once(':'))
-                    .unwrap_or_else(|| panic!("{}: what is `{word}`?", path.display()));
-                wizer.func_rename(new, old);
+                let what = || panic!("{}: what is `{word}`?", path.display());
+                match word.split_once('=') {
+                    Some(("rename", names)) => {
+                        let (new, old) = names.split_once(':').unwrap_or_else(what);
+                        wizer.func_rename(new, old);
+                    }
+                    Some(("keep-init-func", keep)) => {
+                        wizer.keep_init_func(keep.parse::<KeepInitFunc>()?);
+                    }
+                    _ => drop(what()),
+                }
             }
             let output = wizer.run(block.text.as_bytes())?;
             let expected = wat::parse_str(&after.text)?;

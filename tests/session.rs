@@ -1,7 +1,7 @@
 //! Modules that a session instantiates beside its own. What the outputs are is judged by wasmtime.
 
 use wizer::wasmtime::{Engine as Judge, Linker, Module, Store};
-use wizer::{CacheLocation, Engine, Error, Session, Value, Wizer};
+use wizer::{CacheLocation, Engine, Error, KeepInitFunc, Session, Value, Wizer};
 
 /// A module that others share a memory and a table with.
 const MAIN: &str = r#"(module
@@ -380,4 +380,33 @@ fn memory_is_limited_beside() {
         let error = session.instantiate("large", large.as_bytes()).unwrap_err();
         assert_eq!(error.code(), "ERR_WIZER_MEMORY_LIMIT", "{engine:?}");
     }
+}
+
+/// In a session, an initialization function may be called with arguments, and give results.
+#[test]
+fn an_initialization_function_that_was_called_can_do_nothing_from_then_on() {
+    let wat = r#"(module
+      (global $n (mut i32) (i32.const 0))
+      (func (export "init") (param i32) (global.set $n (local.get 0)))
+      (func (export "both") (result i32) (i32.const 1))
+      (func (export "n") (result i32) (global.get $n)))"#;
+    let session = |init_func: &str| {
+        let mut wizer = Wizer::new();
+        let wizer = wizer
+            .init_func(init_func)
+            .keep_init_func(KeepInitFunc::Empty);
+        wizer.session(wat.as_bytes()).unwrap()
+    };
+    let mut first = session("init");
+    first.call("init", &[Value::I32(7)]).unwrap();
+    let output = first.snapshot().unwrap().wasm;
+    let mut again = Wizer::new().session(&output).unwrap();
+    again.call("init", &[Value::I32(8)]).unwrap();
+    assert_eq!(again.call("n", &[]).unwrap(), [Value::I32(7)]);
+
+    let mut first = session("both");
+    first.call("both", &[]).unwrap();
+    let error = first.snapshot().unwrap_err();
+    assert!(matches!(error, Error::Option { .. }), "{error:?}");
+    assert!(error.to_string().contains("`both`"), "{error}");
 }

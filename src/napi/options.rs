@@ -9,8 +9,8 @@ use super::{Contents, ImportItem};
 use crate::error::Error;
 use crate::invoke::Invocation;
 use crate::options::{
-    CacheLocation, Dir, Engine, Item, Options, Preload, PreloadSource, ProvidedGlobal,
-    ProvidedItem, ProvidedMemory, ProvidedTable, Stdin, Stdout,
+    CacheLocation, Dir, Engine, Item, KeepInitFunc, Options, Preload, PreloadSource,
+    ProvidedGlobal, ProvidedItem, ProvidedMemory, ProvidedTable, Stdin, Stdout,
 };
 
 /// The options that JSON can carry, as `index.d.ts` documents them.
@@ -18,7 +18,7 @@ use crate::options::{
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Given {
     init_func: Option<String>,
-    keep_init_func: bool,
+    keep_init_func: KeepGiven,
     invoke: Vec<String>,
     rename_funcs: BTreeMap<String, String>,
     allow_wasi: bool,
@@ -46,6 +46,25 @@ struct Given {
     max_segments: Option<usize>,
     /// Whether there is a callback.
     on_progress: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum KeepGiven {
+    Kept(bool),
+    Named(KeepName),
+}
+
+impl Default for KeepGiven {
+    fn default() -> Self {
+        KeepGiven::Kept(false)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum KeepName {
+    Empty,
 }
 
 #[derive(Deserialize)]
@@ -96,7 +115,10 @@ pub fn read(json: &str, contents: Contents) -> Result<(Options, bool), Error> {
         .map_err(|error| refusal(&error.path().to_string(), &error.into_inner()))?;
     let mut options = Options {
         init_func: given.init_func,
-        keep_init_func: given.keep_init_func,
+        keep_init_func: match given.keep_init_func {
+            KeepGiven::Kept(keep) => keep.into(),
+            KeepGiven::Named(KeepName::Empty) => KeepInitFunc::Empty,
+        },
         invoke: invocations(&given.invoke)?,
         renames: given.rename_funcs.into_iter().collect(),
         allow_preload_changes: given.allow_preload_changes,

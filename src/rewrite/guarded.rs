@@ -46,9 +46,10 @@
 //!   (start $once))
 //! ```
 
-use wasm_encoder::{BlockType, Encode, Function, Instruction, MemArg};
+use wasm_encoder::{BlockType, Instruction, MemArg};
 
 use super::Renumbered;
+use crate::added::Functions;
 use crate::error::Error;
 use crate::module::{Module, section};
 use crate::snapshot::{Constant, Guard, Snapshot};
@@ -69,6 +70,7 @@ pub fn write<'a>(
     module: &'a Module<'a>,
     snapshot: &'a Snapshot<'_>,
     guard: &Guard,
+    added: &mut Functions,
     splice: &mut Splice<'a>,
 ) -> Result<(Renumbered, u32), Error> {
     let mut contents = Rope::new();
@@ -100,34 +102,24 @@ pub fn write<'a>(
     let mut data_count = Rope::new();
     data_count.leb(count);
     splice.replace(section::DATA_COUNT, data_count);
-    let globals = &snapshot.globals;
-    start(module, guard, &Once { segments, globals }, splice);
+    let once = Once {
+        segments,
+        globals: &snapshot.globals,
+    };
+    // The module has a start function, or there would be no guard.
+    let ty = module.start.and_then(|start| module.functions.get(start));
+    let ty = *ty.ok_or_else(|| Error::internal("a guard without a start function"))?;
+    let mut start = Rope::new();
+    start.leb(added.push(ty, &instructions(guard, &once)));
+    splice.replace(section::START, start);
     Ok((renumbered, count))
 }
 
-/// Adds the start function.
-fn start(module: &Module<'_>, guard: &Guard, once: &Once<'_>, splice: &mut Splice<'_>) {
-    let ty = module.type_count();
-    let function = module.functions.len();
-    // `(func)` in the binary format: form 0x60, no parameters, no results.
-    splice.append(section::TYPE, 1, &[0x60, 0, 0]);
-    let mut types = Vec::new();
-    ty.encode(&mut types);
-    splice.append(section::FUNCTION, 1, &types);
-    let mut body = Vec::new();
-    function_body(guard, once).encode(&mut body);
-    splice.append(section::CODE, 1, &body);
-    let mut start = Rope::new();
-    start.leb(function);
-    splice.replace(section::START, start);
-}
-
-fn function_body(guard: &Guard, once: &Once<'_>) -> Function {
+/// What the start function does.
+fn instructions(guard: &Guard, once: &Once<'_>) -> Vec<Instruction<'static>> {
     use Instruction as I;
-    let mut body = Function::new([]);
-    let mut add = |instruction: I<'_>| {
-        body.instruction(&instruction);
-    };
+    let mut body = Vec::new();
+    let mut add = |instruction: I<'static>| body.push(instruction);
     let address = |at: u64| match guard.memory64 {
         true => I::I64Const(at as i64),
         false => I::I32Const(at as u32 as i32),
@@ -144,7 +136,7 @@ fn function_body(guard: &Guard, once: &Once<'_>) -> Function {
     add(I::I32Const(0));
     add(I::I32Const(1));
     add(I::I32AtomicRmwCmpxchg(flag));
-    add(I::BrTable((&[0, 1][..]).into(), 2));
+    add(I::BrTable(vec![0, 1].into(), 2));
     add(I::End);
     for (segment, at, len) in &once.segments {
         add(address(*at));
@@ -187,6 +179,5 @@ fn function_body(guard: &Guard, once: &Once<'_>) -> Function {
     for (segment, _, _) in &once.segments {
         add(I::DataDrop(*segment));
     }
-    add(I::End);
     body
 }

@@ -31,13 +31,14 @@ mod guarded;
 mod names;
 mod uses;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use wasm_encoder::{ConstExpr, Instruction};
 use wasmparser::{RefType, TypeRef, ValType};
 
+use crate::added::Functions;
 use crate::error::Error;
-use crate::module::{self, ExternKind, Module, SegmentMode, section};
+use crate::module::{self, Export, ExternKind, Module, SegmentMode, section};
 use crate::snapshot::references::Item;
 use crate::snapshot::{Constant, Snapshot};
 use crate::splice::{Rope, Splice, leading_count_len};
@@ -52,6 +53,8 @@ pub const MAX_OUTPUT_BYTES: u64 = 1 << 30;
 pub struct Exports {
     /// The exports to remove.
     pub remove: Vec<String>,
+    /// The exports of functions without parameters and results that are to do nothing.
+    pub empty: Vec<String>,
     /// New name by old name.
     pub rename: BTreeMap<String, String>,
 }
@@ -85,15 +88,17 @@ pub fn rewrite(
     tables(module, snapshot, &mut splice);
     memories(module, snapshot, &mut splice);
     globals(module, snapshot, &mut splice);
-    let removed = self::exports(module, exports, &mut splice);
+    let mut added = Functions::new(module);
+    let removed = self::exports(module, exports, &mut added, &mut splice);
     let elements = elements::elements(module, snapshot, &removed, &mut splice);
     let (data, data_segments) = match &snapshot.guard {
         None => {
             splice.drop(section::START);
             data(module, snapshot, &mut splice)?
         }
-        Some(guard) => guarded::write(module, snapshot, guard, &mut splice)?,
+        Some(guard) => guarded::write(module, snapshot, guard, &mut added, &mut splice)?,
     };
+    added.write(&mut splice);
     let dropped_sections = names::customs(module, &elements, &data, &mut splice);
 
     let spliced = splice.finish();
@@ -246,51 +251,61 @@ pub fn number(value: Value) -> Option<ConstExpr> {
     })
 }
 
-/// Removes and renames exports. Returns the functions of removed ones that are exported no more.
-fn exports<'a>(module: &'a Module<'a>, policy: &Exports, splice: &mut Splice<'a>) -> Vec<u32> {
-    let overwritten: Vec<&str> = policy.rename.values().map(String::as_str).collect();
-    let mut kept = Vec::new();
-    let mut removed = Vec::new();
-    for export in &module.exports {
-        if let Some(new) = policy.rename.get(export.name) {
-            kept.push((new.as_str(), export));
-        } else if policy.remove.iter().any(|name| name == export.name)
-            || overwritten.contains(&export.name)
-        {
-            removed.push(export);
-        } else {
-            kept.push((export.name, export));
-        }
-    }
-    if removed.is_empty() && policy.rename.is_empty() {
+/// Removes and renames exports, and puts functions that do nothing in the place of others. Returns
+/// the functions that are exported no more.
+fn exports<'a>(
+    module: &'a Module<'a>,
+    policy: &Exports,
+    added: &mut Functions,
+    splice: &mut Splice<'a>,
+) -> Vec<u32> {
+    if policy.remove.is_empty() && policy.empty.is_empty() && policy.rename.is_empty() {
         return Vec::new();
+    }
+    let is_in = |names: &[String], export: &Export<'_>| names.iter().any(|n| n == export.name);
+    // By type: none of them tells which function it is of.
+    let mut empty_functions = BTreeMap::new();
+    let mut empty = |of: u32| {
+        let ty = *module.functions.get(of).expect("an exported function");
+        let function = empty_functions.entry(ty);
+        *function.or_insert_with(|| added.push(ty, &[]))
+    };
+    let mut kept: Vec<(&str, ExternKind, u32)> = Vec::new();
+    for export in &module.exports {
+        let renamed = policy.rename.get(export.name);
+        let is_overwritten = policy.rename.values().any(|new| new == export.name);
+        if renamed.is_none() && (is_overwritten || is_in(&policy.remove, export)) {
+            continue;
+        }
+        let name = renamed.map_or(export.name, String::as_str);
+        let index = match is_in(&policy.empty, export) {
+            true => empty(export.index),
+            false => export.index,
+        };
+        kept.push((name, export.kind, index));
     }
     let mut contents = Rope::new();
     contents.leb(kept.len() as u32);
-    for (name, export) in &kept {
-        contents.encode(name);
-        contents.encode(&match export.kind {
+    for (name, kind, index) in &kept {
+        contents.encode(*name);
+        contents.encode(&match kind {
             ExternKind::Func => wasm_encoder::ExportKind::Func,
             ExternKind::Table => wasm_encoder::ExportKind::Table,
             ExternKind::Memory => wasm_encoder::ExportKind::Memory,
             ExternKind::Global => wasm_encoder::ExportKind::Global,
             ExternKind::Tag => wasm_encoder::ExportKind::Tag,
         });
-        contents.leb(export.index);
+        contents.leb(*index);
     }
     match kept.is_empty() {
         true => splice.drop(section::EXPORT),
         false => splice.replace(section::EXPORT, contents),
     }
 
-    let functions = |export: &&crate::module::Export<'_>| export.kind == ExternKind::Func;
-    let mut removed: Vec<u32> = removed
-        .into_iter()
-        .filter(functions)
-        .map(|e| e.index)
-        .collect();
-    let kept = kept.iter().map(|(_, export)| *export).filter(functions);
-    let kept: std::collections::HashSet<u32> = kept.map(|export| export.index).collect();
+    let kept = kept.iter().filter(|(_, kind, _)| *kind == ExternKind::Func);
+    let kept: HashSet<u32> = kept.map(|(_, _, index)| *index).collect();
+    let before = module.exports.iter().filter(|e| e.kind == ExternKind::Func);
+    let mut removed: Vec<u32> = before.map(|export| export.index).collect();
     removed.retain(|function| !kept.contains(function));
     removed
 }

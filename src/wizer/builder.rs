@@ -11,8 +11,8 @@ use crate::host::interrupt::Interrupt;
 use crate::host::{Guest, HostError};
 use crate::invoke::{Arguments, Invocation};
 use crate::options::{
-    self, CacheLocation, Dir, Import, Item, Phase, Preload, PreloadCall, PreloadSource,
-    ProvidedGlobal, ProvidedItem, ProvidedMemory, ProvidedTable,
+    self, CacheLocation, Dir, Import, Item, KeepInitFunc, Phase, Preload, PreloadCall,
+    PreloadSource, ProvidedGlobal, ProvidedItem, ProvidedMemory, ProvidedTable,
 };
 use crate::value::Value;
 
@@ -73,14 +73,28 @@ impl Wizer {
 
     /// Whether the output still exports the initialization function. Default: `false`.
     ///
+    /// With [`KeepInitFunc::Empty`](crate::KeepInitFunc::Empty) it does, and so does a reactor's
+    /// `_initialize`, and a call of them does nothing: for hosts that make this call themselves. A
+    /// rename of such an export is of what does nothing, and one that overwrites it wins.
+    ///
     /// ```
-    /// let wat = r#"(module (func (export "wizer.initialize")))"#;
-    /// let wasm = wizer::Wizer::new().keep_init_func(true).run(wat.as_bytes())?;
-    /// assert!(wasm.windows(16).any(|w| w == b"wizer.initialize"));
+    /// use wizer::{KeepInitFunc, Wizer};
+    /// let wat = r#"(module
+    ///   (global $n (mut i32) (i32.const 0))
+    ///   (func (export "wizer.initialize")
+    ///     (global.set $n (i32.add (global.get $n) (i32.const 1))))
+    ///   (func (export "n") (result i32) (global.get $n)))"#;
+    /// let kept = Wizer::new().keep_init_func(true).run(wat.as_bytes())?;
+    /// let empty = Wizer::new().keep_init_func(KeepInitFunc::Empty).run(wat.as_bytes())?;
+    /// for (wasm, n) in [(kept, 2), (empty, 1)] {
+    ///     let mut session = Wizer::new().session(&wasm)?;
+    ///     session.call("wizer.initialize", &[])?;
+    ///     assert_eq!(session.call("n", &[])?, [n.into()]);
+    /// }
     /// # Ok::<(), wizer::Error>(())
     /// ```
-    pub fn keep_init_func(&mut self, keep: bool) -> &mut Self {
-        self.options.keep_init_func = keep;
+    pub fn keep_init_func(&mut self, keep: impl Into<KeepInitFunc>) -> &mut Self {
+        self.options.keep_init_func = keep.into();
         self
     }
 

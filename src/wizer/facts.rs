@@ -30,8 +30,8 @@ impl<'w> Written<'w> {
         warnings.extend(demanded(input, snapshot));
         if output.moved_bodies != 0 {
             warnings.push(
-                "a start function was added, and function bodies moved by a byte within the code \
-                 section: debug information is off by as much"
+                "a function was added, and function bodies moved by a byte within the code section: \
+                 debug information is off by as much"
                     .into(),
             );
         }

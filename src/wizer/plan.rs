@@ -6,7 +6,7 @@ use super::REACTOR_INIT;
 use crate::error::{Error, counted};
 use crate::invoke::Invocation;
 use crate::module::{ExternKind, Module};
-use crate::options::{DEFAULT_INIT_FUNCS, Options};
+use crate::options::{DEFAULT_INIT_FUNCS, KeepInitFunc, Options};
 use crate::rewrite::Exports;
 use crate::snapshot::plan::MAX_SEGMENTS;
 use crate::value::Value;
@@ -45,17 +45,16 @@ impl Plan {
             Some(name) => vec![name.as_str()],
             None => DEFAULT_INIT_FUNCS.to_vec(),
         };
-        let initializers = initializers.into_iter().filter(|_| !options.keep_init_func);
-        let remove = initializers.chain([REACTOR_INIT]);
-        let remove = remove.filter(|name| was_called(name));
+        let called = |names: Vec<&str>| {
+            let names = names.into_iter().filter(|name| was_called(name));
+            names.map(Into::into).collect()
+        };
+        let (initializers, reactor) = (called(initializers), called(vec![REACTOR_INIT]));
         Ok(Plan {
             invoke: Vec::new(),
             init_func: None,
             reactor: false,
-            exports: Exports {
-                remove: remove.map(Into::into).collect(),
-                rename,
-            },
+            exports: exports(module, options, initializers, reactor, rename)?,
             max_segments: limit(options),
             allow_preload_changes: options.allow_preload_changes,
             warnings,
@@ -80,14 +79,10 @@ impl Plan {
             .export(REACTOR_INIT)
             .is_some_and(|export| module.is_initializer(export));
         let index = |name: &str| module.export(name).map(|export| export.index);
-        let mut remove = Vec::new();
-        if !options.keep_init_func {
-            remove.extend(init_func.clone());
-        }
-        let is_reactor = |name: &String| name == REACTOR_INIT;
-        if reactor && !init_func.as_ref().is_some_and(is_reactor) {
-            remove.push(REACTOR_INIT.to_string());
-        }
+        let called = reactor.then(|| REACTOR_INIT.to_string());
+        let called = called.into_iter().collect();
+        let initializers = init_func.clone().into_iter().collect();
+        let exports = exports(module, options, initializers, called, rename)?;
         let is_invoked = |name: &String| {
             invoke
                 .iter()
@@ -103,12 +98,44 @@ impl Plan {
             // Nor a second time where the user says when it is to be called.
             init_func: init_func.filter(|name| !is_invoked(name)),
             invoke,
-            exports: Exports { remove, rename },
+            exports,
             max_segments: limit(options),
             allow_preload_changes: options.allow_preload_changes,
             warnings,
         })
     }
+}
+
+/// What becomes of the exports, where these functions have initialized the module.
+fn exports(
+    module: &Module<'_>,
+    options: &Options,
+    initializers: Vec<String>,
+    mut reactor: Vec<String>,
+    rename: BTreeMap<String, String>,
+) -> Result<Exports, Error> {
+    let mut exports = Exports {
+        rename,
+        ..Exports::default()
+    };
+    // What is both goes by what the user names.
+    reactor.retain(|name| !initializers.contains(name));
+    match options.keep_init_func {
+        KeepInitFunc::No => exports.remove = [initializers, reactor].concat(),
+        KeepInitFunc::Yes => exports.remove = reactor,
+        KeepInitFunc::Empty => exports.empty = [initializers, reactor].concat(),
+    }
+    for name in &exports.empty {
+        let export = module.export(name);
+        let ty = export.and_then(|export| module.function_type(export.index));
+        if ty.is_some_and(|ty| !ty.results().is_empty()) {
+            return Err(Error::option(format!(
+                "`{name}` returns something, so that no function which does nothing can take its \
+                 place; keep the export or remove it"
+            )));
+        }
+    }
+    Ok(exports)
 }
 
 /// The most data segments that the output may have.

@@ -5,7 +5,7 @@
 //! - `init-func: NAME`: the initialization function, where it has no usual name;
 //! - `no-reactor`: the module exports another `_initialize` than a reactor's (for JavaScript, which
 //!   cannot see that it returns something);
-//! - `keep-init-func`: the output exports the initialization function;
+//! - `keep-init-func: KEEP`: what becomes of the export of the initialization function, `true` or `empty`;
 //! - `rename: NEW=OLD`: a renamed export;
 //! - `preload: NAME=FILE`: a module to import from, in `tests/fixtures/preload`;
 //! - `not: interpreter`, `not: baseline`: an engine that cannot run the module.
@@ -16,13 +16,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use wizer::{DEFAULT_INIT_FUNCS, Engine, Wizer};
+use wizer::{DEFAULT_INIT_FUNCS, Engine, KeepInitFunc, Wizer};
 
 /// How to initialize a module.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
     pub init_func: Option<String>,
-    pub keep_init_func: bool,
+    pub keep_init_func: KeepInitFunc,
     /// As (new, old).
     pub renames: Vec<(String, String)>,
     /// Modules to import from, by name.
@@ -116,7 +116,7 @@ fn read(path: &Path) -> Fixture {
         match key {
             "init-func" => setup.init_func = Some(value.into()),
             "no-reactor" => {}
-            "keep-init-func" => setup.keep_init_func = true,
+            "keep-init-func" => setup.keep_init_func = value.parse().unwrap(),
             "rename" => {
                 let (new, old) = pair();
                 setup.renames.push((new.into(), old.into()));

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 
 use wizer::wasmtime::{
-    Config, Engine, Error, Extern, ExternType, FuncType, Instance, Linker, Module, Ref, Store,
-    Strategy, Val,
+    Config, Engine, Error, Extern, ExternType, Func, FuncType, Instance, Linker, Module, Ref,
+    Store, Strategy, Val,
 };
+
+use wizer::KeepInitFunc;
 
 use super::fixtures::Setup;
 
@@ -226,15 +228,21 @@ impl Running {
 
     /// Removes and renames exports as the output's are.
     fn apply(&mut self, setup: &Setup) {
-        let renamed: Vec<(String, Extern)> = setup
-            .renames
-            .iter()
+        let mut removed = setup.initializers(&self.callable());
+        match setup.keep_init_func {
+            KeepInitFunc::Empty => {
+                for name in removed.drain(..) {
+                    let nothing = Func::wrap(&mut self.store, || {});
+                    self.exports.insert(name, nothing.into());
+                }
+            }
+            KeepInitFunc::Yes => drop(removed.pop()),
+            _ => {}
+        }
+        let renamed = setup.renames.iter();
+        let renamed: Vec<(String, Extern)> = renamed
             .filter_map(|(new, old)| Some((new.clone(), self.exports.get(old)?.clone())))
             .collect();
-        let mut removed = setup.initializers(&self.callable());
-        if setup.keep_init_func {
-            removed.pop();
-        }
         for name in removed {
             self.exports.remove(&name);
         }
