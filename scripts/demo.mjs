@@ -52,7 +52,7 @@ function measure(directory, file, folder) {
 const median = (times) => times.toSorted((a, b) => a - b)[times.length >> 1]
 
 function demo() {
-  build({ release: true })
+  build()
   const directory = mkdtempSync(join(tmpdir(), 'wizer-demo-'))
   try {
     compare(directory)
