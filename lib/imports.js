@@ -79,31 +79,31 @@ class ImportCalls {
   /** What imports may do with the instance that is calling them. */
   host() {
     return {
-      memory: (name = 'memory') => {
-        const buffer = this.inCall((run) => run.memory(String(name)))
-        if (buffer === null) throw new WizerError(`the module exports no memory \`${name}\``, { code: 'ERR_WIZER_HOST' })
+      memory: (name) => {
+        const buffer = this.inCall((run) => run.memory(toName(name)))
         // Transferred to elsewhere, it would outlive the memory.
         // Where Node knows the question, it marks the buffer itself, and a second mark makes detaching it fatal.
         if (!isMarkedAsUntransferable) markAsUntransferable(buffer)
         for (const name of ['transfer', 'transferToFixedLength', 'transferToImmutable']) Object.defineProperty(buffer, name, { value: undefined })
         return new Uint8Array(buffer)
       },
-      call: (name, ...args) => {
-        const type = this.inCall((run) => run.functionType(String(name)))
-        if (type === null) throw new WizerError(`the module exports no function \`${name}\``, { code: 'ERR_WIZER_HOST' })
-        const given = this.values.args(args, type.params)
-        this.thrown = undefined
-        const returned = this.inCall((run) => run.call(String(name), given))
-        if (!Array.isArray(returned)) {
-          const { code, message } = returned
-          const { thrown } = this
-          this.thrown = undefined
-          if (thrown && code === 'ERR_WIZER_IMPORT_FAILED') throw thrown.value
-          throw new WizerError(`the call of the export \`${name}\` failed: ${message}`, { code })
-        }
-        return this.values.result(returned, type.results)
-      },
+      call: (name, ...args) => this.call({ export: String(name) }, args, () => `the export \`${name}\``),
+      callIndirect: (table, slot, ...args) => this.call({ table: toName(table), slot: toSlot(slot) }, args, () => `the slot ${slot} of the table`),
     }
+  }
+
+  /** Calls a function of the instance. */
+  call(callee, args, describe) {
+    const type = this.inCall((run) => run.functionType(callee))
+    const given = this.values.args(args, type.params)
+    this.thrown = undefined
+    const returned = this.inCall((run) => run.call(callee, given))
+    if (Array.isArray(returned)) return this.values.result(returned, type.results)
+    const { code, message } = returned
+    const { thrown } = this
+    this.thrown = undefined
+    if (thrown && code === 'ERR_WIZER_IMPORT_FAILED') throw thrown.value
+    throw new WizerError(`the call of ${describe()} failed: ${message}`, { code })
   }
 
   inCall(work) {
@@ -111,10 +111,22 @@ class ImportCalls {
     try {
       if (run) return work(run)
     } catch (error) {
-      throw new WizerError(error.message, { code: 'ERR_WIZER_HOST' })
+      throw hostError(error.message)
     }
-    throw new WizerError('the instance can be used only while it calls an import', { code: 'ERR_WIZER_HOST' })
+    throw hostError('the instance can be used only while it calls an import')
   }
+}
+
+const hostError = (message) => new WizerError(message, { code: 'ERR_WIZER_HOST' })
+
+/** The name of a memory or table, or nothing for the usual one. */
+const toName = (name) => (name === undefined ? undefined : String(name))
+
+/** The number of a slot, as a BigInt. */
+function toSlot(slot) {
+  const number = Number.isSafeInteger(slot) ? BigInt(slot) : slot
+  if (typeof number === 'bigint' && number === BigInt.asUintN(64, number)) return number
+  throw hostError(`${describe(slot)} is no slot of a table: a whole number from 0 on is, or a BigInt`)
 }
 
 /** The methods of an object's class. Each is called as a function, as V8 does with imports. */

@@ -355,9 +355,36 @@ pub enum TrapReason {
         /// The limit.
         limit: u64,
     },
+    /// The run itself is to end, whatever a provided function makes of this.
+    #[error("{message}")]
+    Ended {
+        /// The code of the error that it ends with.
+        code: &'static str,
+        /// Why.
+        message: String,
+    },
 }
 
 impl TrapReason {
+    /// Whether a provided function may catch it and go on: as far as a host can that runs the
+    /// output. State that only a limit or a missing import leads to would not be the module's own.
+    pub(crate) fn can_be_caught(&self) -> bool {
+        match self {
+            TrapReason::Wasm(_) | TrapReason::Exit(_) | TrapReason::Host(_) => true,
+            TrapReason::ImportMissing { .. }
+            | TrapReason::Limit { .. }
+            | TrapReason::Ended { .. } => false,
+        }
+    }
+
+    /// For a provided function, where the reason itself goes on to the end of the run.
+    pub(crate) fn ended(&self) -> TrapReason {
+        TrapReason::Ended {
+            code: self.code(),
+            message: self.to_string(),
+        }
+    }
+
     pub(crate) fn code(&self) -> &'static str {
         match self {
             TrapReason::Wasm(_) => "ERR_WIZER_TRAP",
@@ -365,6 +392,7 @@ impl TrapReason {
             TrapReason::ImportMissing { .. } => "ERR_WIZER_IMPORT_MISSING",
             TrapReason::Host(_) => "ERR_WIZER_IMPORT_FAILED",
             TrapReason::Limit { .. } => "ERR_WIZER_MEMORY_LIMIT",
+            TrapReason::Ended { code, .. } => code,
         }
     }
 }

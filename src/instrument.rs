@@ -8,9 +8,8 @@
 //! A reference is told apart from others by comparing it: a table that is added holds every
 //! function that a reference can be of (or globals do, where there is no room for one table more).
 //!
-//! An exported function that is an import gets a *forwarder*, which calls it: called through
-//! that, a function of the host finds the instance that it works on, as it does where the
-//! module itself calls it.
+//! A function of the host is told which instance calls it, but not which module that is an instance
+//! of. So a global is added with the module's number in the run.
 //!
 //! Before:
 //!
@@ -31,6 +30,7 @@
 //!   (memory 1)
 //!   (global $heap (mut i32) (i32.const 1024))
 //!   (global $limit i32 (i32.const 4096))
+//!   (global $number i32 (i32.const 0))
 //!   (data $table "abc")
 //!   (func $main)
 //!   (func $probe
@@ -38,7 +38,8 @@
 //!   (export "wizer:memory0" (memory 0))
 //!   (export "wizer:global0" (global $heap))
 //!   (export "wizer:data0" (func $probe))
-//!   (export "wizer:start" (func $main)))
+//!   (export "wizer:start" (func $main))
+//!   (export "wizer:module" (global $number)))
 //! ```
 
 use std::sync::Arc;
@@ -46,7 +47,7 @@ use std::sync::Arc;
 use wasm_encoder::{Encode, ExportKind, Instruction};
 
 use crate::added::{Functions, Items};
-use crate::module::{ExternKind, Module, SegmentMode, Table, needs_collector, section};
+use crate::module::{Module, SegmentMode, Table, needs_collector, section};
 use crate::splice::{Splice, leading_count_len};
 use wasmparser::{RefType, TypeRef, ValType};
 
@@ -130,9 +131,9 @@ impl Names {
         format!("{}element{index}", self.prefix)
     }
 
-    /// The forwarder to the imported function that the module exports under this name.
-    pub fn forwarder(&self, export: &str) -> String {
-        format!("{}forward:{export}", self.prefix)
+    /// The global of the module's number.
+    pub fn module(&self) -> String {
+        format!("{}module", self.prefix)
     }
 
     /// Whether an export is one of those that were added.
@@ -148,8 +149,14 @@ impl Names {
 
 /// Instruments a module.
 ///
-/// `identify` says whether references may have to be told apart, of this or another module.
-pub fn instrument(module: &Module<'_>, names: &Names, identify: bool) -> Instrumented {
+/// `number` tells the module from the others of the run, and `identify` says whether references may
+/// have to be told apart, of this or another module.
+pub fn instrument(
+    module: &Module<'_>,
+    names: &Names,
+    number: usize,
+    identify: bool,
+) -> Instrumented {
     let mut splice = Splice::new(module);
     let mut exports = Items::default();
 
@@ -170,13 +177,18 @@ pub fn instrument(module: &Module<'_>, names: &Names, identify: bool) -> Instrum
     }
     let mut tables = Tables::new(module);
     let mut added = Functions::new(module);
+    let mut constants = Constants::new(module);
+    let number = wasm_encoder::ConstExpr::i32_const(number as u32 as i32);
+    constants.push(
+        &names.module(),
+        wasm_encoder::ValType::I32,
+        &number,
+        &mut exports,
+    );
     if let Some(start) = module.start {
-        if !add_forwarder(module, &names.start(), start, &mut added, &mut exports) {
-            exports.export(&names.start(), ExportKind::Func, start);
-        }
+        exports.export(&names.start(), ExportKind::Func, start);
         splice.drop(section::START);
     }
-    add_forwarders(module, names, &mut added, &mut exports);
     add_probes(
         module,
         names,
@@ -196,11 +208,25 @@ pub fn instrument(module: &Module<'_>, names: &Names, identify: bool) -> Instrum
                 false
             }
             None => {
-                add_globals(module, names, &functions, &mut splice, &mut exports);
+                for index in &functions {
+                    let name = names.function(*index);
+                    let function = wasm_encoder::ConstExpr::ref_func(*index);
+                    constants.push(
+                        &name,
+                        wasm_encoder::ValType::FUNCREF,
+                        &function,
+                        &mut exports,
+                    );
+                }
                 true
             }
         };
     splice.append(section::TABLE, tables.types.count, &tables.types.bytes);
+    splice.append(
+        section::GLOBAL,
+        constants.items.count,
+        &constants.items.bytes,
+    );
     added.write(&mut splice);
     splice.append(section::EXPORT, exports.count, &exports.bytes);
 
@@ -281,6 +307,40 @@ impl Tables {
     }
 }
 
+/// The immutable globals that are added, behind those of the module.
+struct Constants {
+    next: u32,
+    items: Items,
+}
+
+impl Constants {
+    fn new(module: &Module<'_>) -> Constants {
+        Constants {
+            next: module.globals.len(),
+            items: Items::default(),
+        }
+    }
+
+    /// Adds a global of this type and value, and exports it.
+    fn push(
+        &mut self,
+        name: &str,
+        val_type: wasm_encoder::ValType,
+        value: &wasm_encoder::ConstExpr,
+        exports: &mut Items,
+    ) {
+        let ty = wasm_encoder::GlobalType {
+            val_type,
+            mutable: false,
+            shared: false,
+        };
+        ty.encode(&mut self.items.bytes);
+        self.items.push(value);
+        exports.export(name, ExportKind::Global, self.next);
+        self.next += 1;
+    }
+}
+
 /// Whether the module has a place where a reference can be.
 pub fn has_references(module: &Module<'_>) -> bool {
     let is_place = |global: &crate::module::Global<'_>| {
@@ -305,62 +365,6 @@ fn add_functions(
     segment.push(0);
     functions.encode(&mut segment);
     splice.append(section::ELEMENT, 1, &segment);
-}
-
-/// Adds a global for each of these functions.
-fn add_globals(
-    module: &Module<'_>,
-    names: &Names,
-    functions: &[u32],
-    splice: &mut Splice<'_>,
-    exports: &mut Items,
-) {
-    let mut globals = Items::default();
-    let ty = wasm_encoder::GlobalType {
-        val_type: wasm_encoder::ValType::FUNCREF,
-        mutable: false,
-        shared: false,
-    };
-    for index in functions {
-        let global = module.globals.len() + globals.count;
-        exports.export(&names.function(*index), ExportKind::Global, global);
-        ty.encode(&mut globals.bytes);
-        globals.push(&wasm_encoder::ConstExpr::ref_func(*index));
-    }
-    splice.append(section::GLOBAL, globals.count, &globals.bytes);
-}
-
-/// Adds a forwarder for each export that is an imported function.
-fn add_forwarders(module: &Module<'_>, names: &Names, added: &mut Functions, exports: &mut Items) {
-    for export in &module.exports {
-        if export.kind == ExternKind::Func {
-            let name = names.forwarder(export.name);
-            add_forwarder(module, &name, export.index, added, exports);
-        }
-    }
-}
-
-/// Adds a forwarder, if the function is an imported one. Returns whether it is.
-fn add_forwarder(
-    module: &Module<'_>,
-    name: &str,
-    function: u32,
-    added: &mut Functions,
-    exports: &mut Items,
-) -> bool {
-    let ty = module.functions.get(function).copied();
-    let (Some(ty), Some(signature)) = (ty, module.function_type(function)) else {
-        return false;
-    };
-    if function >= module.functions.imported() {
-        return false;
-    }
-    let params = 0..signature.params().len() as u32;
-    let mut body: Vec<_> = params.map(Instruction::LocalGet).collect();
-    body.push(Instruction::Call(function));
-    let forwarder = added.push(ty, &body);
-    exports.export(name, ExportKind::Func, forwarder);
-    true
 }
 
 /// Adds one function per passive segment of a length above 0, which traps exactly when the

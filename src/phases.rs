@@ -51,7 +51,7 @@ fn memory_snapshot(bytes: &[u8]) -> MemorySnapshot<'_> {
 impl Parsed<'_> {
     /// Makes the module's state readable. Returns the size of the copy.
     pub fn instrument(&self) -> usize {
-        instrument(&self.0, &Names::new([&self.0]), true)
+        instrument(&self.0, &Names::new([&self.0]), 0, true)
             .bytes
             .len()
     }

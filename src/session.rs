@@ -230,7 +230,8 @@ impl Session {
     fn link(&mut self, name: &str, wasm: Vec<u8>, is_provided: bool) -> Result<(), Error> {
         let identify = has_references(&Module::parse(&self.wasm)?);
         let names = &self.code[0].names;
-        let mut prepared = Prepared::new(Module::parse(&wasm)?, names, identify);
+        let number = self.ran.engine.modules();
+        let mut prepared = Prepared::new(Module::parse(&wasm)?, names, number, identify);
         let number = self.ran.engine.load(&prepared).map_err(|mut error| {
             if let Error::Unsupported { help, .. } = &mut error {
                 *help = Some("a session stays with its engine; open it with `optimizing`".into());

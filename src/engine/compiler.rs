@@ -7,18 +7,18 @@ use std::sync::Arc;
 
 use wasmparser::FuncType;
 use wasmtime::{
-    AsContextMut, Config, Extern, Func, Global, Instance, Linker, RootScope, Store, Val,
+    AsContext, AsContextMut, Config, Extern, Func, Global, Instance, Linker, Ref, RootScope,
+    SharedMemory, Store, Table, Val,
 };
 
 use super::objects::{self, Objects};
 use super::stack::MAX_WASM_STACK;
 use super::{
-    CallError, Engine, InstanceId, Prepared, count_of_arguments, imported_function_types,
-    name_is_taken,
+    CallError, Engine, InstanceId, Instances, Prepared, count_of_arguments,
+    imported_function_types, name_is_taken, no_function, no_such_function,
 };
 use crate::error::{Error, Frame, Trap, TrapReason};
-use crate::host::{Binding, Caller, Guest, HostState, Imports, Limiter};
-use crate::instrument::Names;
+use crate::host::{Binding, Caller, Guest, HostError, HostState, Imports, Limiter};
 use crate::module::{Features, signature};
 use crate::threads::COMPILERS;
 use crate::value::{Reference, Value};
@@ -26,25 +26,13 @@ use crate::value::{Reference, Value};
 /// What a store holds for functions of a custom [`wasmtime::Linker`]. Opaque.
 pub struct StoreData {
     host: HostState,
-    /// How the exports that instrumentation added are called.
-    names: Option<Names>,
+    instances: Instances<Instance>,
+    /// What ends the run, on its way through functions of the host that may not catch it.
+    ended: Option<wasmtime::Error>,
     /// The functions whose references were handed out, and may come back.
     handed_out: HashSet<u64>,
     /// The objects of which handles were given out.
     pub(super) objects: Objects,
-}
-
-impl StoreData {
-    /// Whether an export is none of the user's.
-    fn is_added(&self, export: &str) -> bool {
-        let names = &self.names;
-        names.as_ref().is_some_and(|names| names.is_added(export))
-    }
-
-    /// The name of the forwarder that stands for an exported function, if that is an import.
-    fn forwarder(&self, export: &str) -> Option<String> {
-        self.names.as_ref().map(|names| names.forwarder(export))
-    }
 }
 
 /// Which of wasmtime's compilers is used.
@@ -177,6 +165,8 @@ impl Loaded {
 /// An instance.
 struct Instantiated {
     instance: Instance,
+    /// The number of its module.
+    module: usize,
     /// Its exported memories: looking an export up takes the store mutably, and reading one
     /// must not.
     memories: HashMap<String, Extern>,
@@ -212,10 +202,10 @@ impl Compiler {
             strategy, engine, ..
         } = code;
         let interrupt = host.interrupt.clone();
-        let names = modules.first().map(|module| module.code.names.clone());
         let data = StoreData {
             host,
-            names,
+            instances: Instances::new(modules),
+            ended: None,
             handed_out: HashSet::new(),
             objects: Objects::default(),
         };
@@ -303,6 +293,25 @@ impl Compiler {
         self.export(instance, export)?
             .into_global()
             .ok_or_else(|| Error::internal(format!("`{export}` is no global")))
+    }
+
+    fn exported_table(&mut self, instance: InstanceId, export: &str) -> Result<Table, Error> {
+        self.export(instance, export)?
+            .into_table()
+            .ok_or_else(|| Error::internal(format!("`{export}` is no table")))
+    }
+
+    /// Calls a function of an instance.
+    fn enter(
+        &mut self,
+        instance: InstanceId,
+        func: Func,
+        label: &str,
+        args: &[Value],
+    ) -> Result<Vec<Value>, Error> {
+        self.store.data_mut().instances.called = Some(self.instances[instance.0].module);
+        let result = call(&mut self.store, func, args);
+        result.map_err(|error| error.tell(label, |error| self.failure(error, Some(label))))
     }
 
     /// The error of something that failed while code of `module` ran.
@@ -462,7 +471,12 @@ impl Engine for Compiler {
             .map(|export| (export.name().to_string(), export.into_extern()))
             .filter(|(_, e)| matches!(e, Extern::Memory(_) | Extern::SharedMemory(_)))
             .collect();
-        self.instances.push(Instantiated { instance, memories });
+        self.store.data_mut().instances.instances[id] = Some(instance);
+        self.instances.push(Instantiated {
+            instance,
+            module: id,
+            memories,
+        });
         Ok(InstanceId(self.instances.len() - 1))
     }
 
@@ -471,7 +485,7 @@ impl Engine for Compiler {
         let exports = instance.exports(&mut self.store);
         let exports = exports.map(|e| (e.name().to_string(), e.into_extern()));
         let mut exports: Vec<_> = exports.collect();
-        exports.retain(|(export, _)| !self.store.data().is_added(export));
+        exports.retain(|(export, _)| !self.store.data().instances.is_added(export));
         // All of them or none.
         for (export, _) in &exports {
             if self.linker.get(&mut self.store, name, export).is_ok() {
@@ -485,6 +499,10 @@ impl Engine for Compiler {
         Ok(())
     }
 
+    fn modules(&self) -> usize {
+        self.modules.len()
+    }
+
     fn load(&mut self, module: &Prepared<'_>) -> Result<usize, Error> {
         let engine = self.store.engine().clone();
         let code = Code::compile(
@@ -495,6 +513,7 @@ impl Engine for Compiler {
         let compiled = code.modules.into_iter();
         self.modules
             .extend(compiled.map(|compiled| Loaded::new(compiled, module)));
+        self.store.data_mut().instances.load(module);
         Ok(self.modules.len() - 1)
     }
 
@@ -505,18 +524,36 @@ impl Engine for Compiler {
         label: &str,
         args: &[Value],
     ) -> Result<Vec<Value>, Error> {
-        let forwarder = self.store.data().forwarder(export).and_then(|name| {
-            let instance = &self.instances[instance.0].instance;
-            instance.get_export(&mut self.store, &name)
-        });
-        let func = match forwarder {
-            Some(forwarder) => forwarder,
-            None => self.export(instance, export)?,
-        }
-        .into_func()
-        .ok_or_else(|| Error::internal(format!("`{export}` is no function")))?;
-        let result = call(&mut self.store, func, args);
-        result.map_err(|error| error.tell(label, |error| self.failure(error, Some(label))))
+        let func = self.export(instance, export)?;
+        let func = func
+            .into_func()
+            .ok_or_else(|| Error::internal(format!("`{export}` is no function")))?;
+        self.enter(instance, func, label, args)
+    }
+
+    fn slot_type(
+        &mut self,
+        instance: InstanceId,
+        export: &str,
+        slot: u64,
+    ) -> Result<FuncType, Error> {
+        let table = self.exported_table(instance, export)?;
+        let func = function_in(&mut self.store, table, slot);
+        func.and_then(|func| function_type(&self.store, func))
+            .map_err(Error::option)
+    }
+
+    fn call_slot(
+        &mut self,
+        instance: InstanceId,
+        export: &str,
+        slot: u64,
+        label: &str,
+        args: &[Value],
+    ) -> Result<Vec<Value>, Error> {
+        let table = self.exported_table(instance, export)?;
+        let func = function_in(&mut self.store, table, slot).map_err(Error::option)?;
+        self.enter(instance, func, label, args)
     }
 
     fn memory(&self, instance: InstanceId, export: &str) -> Result<(u64, &[u8]), Error> {
@@ -524,14 +561,21 @@ impl Engine for Compiler {
             Some(Extern::Memory(memory)) => {
                 Ok((memory.size(&self.store), memory.data(&self.store)))
             }
+            // SAFETY: the memory is shared in type only. No other thread can reach it: this run has
+            // started none, and its instance made it. Nothing runs while the caller looks at it.
             Some(Extern::SharedMemory(memory)) => {
-                let data = memory.data();
-                // SAFETY: as in `CallingGuest::memory_and_host`, no other thread reaches the
-                // memory, and nothing runs while the caller looks at it.
-                let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), data.len()) };
-                Ok((memory.size(), bytes))
+                Ok((memory.size(), unsafe { shared_bytes(memory) }))
             }
             _ => Err(Error::internal(format!("`{export}` is no exported memory"))),
+        }
+    }
+
+    fn memory_mut(&mut self, instance: InstanceId, export: &str) -> Result<&mut [u8], Error> {
+        match self.export(instance, export)? {
+            Extern::Memory(memory) => Ok(memory.data_mut(&mut self.store)),
+            // SAFETY: as in `memory`.
+            Extern::SharedMemory(memory) => Ok(unsafe { shared_bytes(&memory) }),
+            _ => Err(Error::internal(format!("`{export}` is no memory"))),
         }
     }
 
@@ -550,10 +594,7 @@ impl Engine for Compiler {
     }
 
     fn table(&mut self, instance: InstanceId, export: &str) -> Result<Vec<Reference>, Error> {
-        let table = self
-            .export(instance, export)?
-            .into_table()
-            .ok_or_else(|| Error::internal(format!("`{export}` is no table")))?;
+        let table = self.exported_table(instance, export)?;
         let size = table.size(&self.store);
         let mut slots = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         for slot in 0..size {
@@ -595,14 +636,14 @@ impl Host {
             .iter()
             .map(|value| hand_out(&mut caller, value))
             .collect();
-        let mut guest = CallingGuest {
-            caller: &mut caller,
-        };
+        let mut guest = CallingGuest::new(&mut caller);
         let values = self
             .binding
-            .call(&mut guest, &self.module, &self.name, &self.ty, &args)
-            .map_err(wasmtime::Error::from)?;
-        for ((result, value), ty) in results.iter_mut().zip(values).zip(&self.results) {
+            .call(&mut guest, &self.module, &self.name, &self.ty, &args);
+        if let Some(error) = caller.data_mut().ended.take() {
+            return Err(error);
+        }
+        for ((result, value), ty) in results.iter_mut().zip(values?).zip(&self.results) {
             *result = to_val(&mut caller, value, ty)
                 .map_err(|message| TrapReason::Host(message.into()))?;
         }
@@ -613,45 +654,97 @@ impl Host {
 /// The instance that is calling a host function.
 struct CallingGuest<'c, 's> {
     caller: &'c mut wasmtime::Caller<'s, StoreData>,
+    /// The number of its module.
+    module: Option<usize>,
 }
 
-impl CallingGuest<'_, '_> {
-    fn is_added(&self, export: &str) -> bool {
-        self.caller.data().is_added(export)
+impl<'c, 's> CallingGuest<'c, 's> {
+    fn new(caller: &'c mut wasmtime::Caller<'s, StoreData>) -> Self {
+        let name = caller.data().instances.number.clone();
+        let number = caller.get_export(&name).and_then(Extern::into_global);
+        let number = number.and_then(|global| global.get(&mut *caller).i32());
+        let module = number.map(|number| number as u32 as usize);
+        let module = module.or(caller.data().instances.called);
+        CallingGuest { caller, module }
+    }
+
+    /// Something that the instance exports, added exports included.
+    fn export(&mut self, name: &str) -> Option<Extern> {
+        let instance = self.caller.data().instances.of(self.module)?;
+        instance.get_export(&mut *self.caller, name)
+    }
+
+    fn function(&mut self, export: &str) -> Option<Func> {
+        match self.caller.data().instances.is_added(export) {
+            true => None,
+            false => self.export(export)?.into_func(),
+        }
+    }
+
+    fn slot(&mut self, table: Option<&str>, slot: u64) -> Result<Func, String> {
+        let export = self.caller.data().instances.table(self.module, table)?;
+        let table = self.export(&export).and_then(Extern::into_table);
+        let table = table.ok_or_else(|| format!("`{export}` is no table"))?;
+        function_in(&mut *self.caller, table, slot)
+    }
+
+    /// Calls a function of the instance, or one that it has in a table.
+    fn enter(&mut self, func: Func, args: &[Value]) -> Result<Vec<Value>, TrapReason> {
+        let data = self.caller.data_mut();
+        data.host.goes_on()?;
+        if let Some(error) = &data.ended {
+            return Err(ended(error));
+        }
+        let outer = std::mem::replace(&mut data.instances.called, self.module);
+        let result = call(&mut *self.caller, func, args);
+        self.caller.data_mut().instances.called = outer;
+        result.map_err(|error| error.reason(|error| self.failed(error)))
+    }
+
+    /// Why a call failed, for the function of the host that made it. What that must not catch is
+    /// kept, and ends the run.
+    fn failed(&mut self, error: wasmtime::Error) -> TrapReason {
+        // Left there, it would be thrown by whoever throws next.
+        let _ = self.caller.as_context_mut().take_pending_exception();
+        if can_be_caught(&error) {
+            return reason(error);
+        }
+        let reason = ended(&error);
+        self.caller.data_mut().ended = Some(error);
+        reason
     }
 }
 
 impl Guest for CallingGuest<'_, '_> {
-    fn memory(&mut self, export: &str) -> Option<&mut [u8]> {
-        self.memory_and_host(export).map(|(bytes, _)| bytes)
+    fn memory(&mut self, name: Option<&str>) -> Result<&mut [u8], HostError> {
+        Ok(self.memory_and_host(name)?.0)
     }
 
     fn function_type(&mut self, export: &str) -> Option<FuncType> {
-        if self.is_added(export) {
-            return None;
-        }
-        let ty = self
-            .caller
-            .get_export(export)?
-            .into_func()?
-            .ty(&self.caller);
-        let convert = |ty: wasmtime::ValType| numeric(&ty);
-        Some(FuncType::new(
-            ty.params().map(convert).collect::<Option<Vec<_>>>()?,
-            ty.results().map(convert).collect::<Option<Vec<_>>>()?,
-        ))
+        let func = self.function(export)?;
+        function_type(&*self.caller, func).ok()
     }
 
     fn call(&mut self, export: &str, args: &[Value]) -> Result<Vec<Value>, TrapReason> {
-        let forwarder = self.caller.data().forwarder(export);
-        let forwarder = forwarder.and_then(|name| self.caller.get_export(&name));
-        let func = forwarder.or_else(|| self.caller.get_export(export));
-        let Some(func) = func.and_then(Extern::into_func) else {
-            return Err(TrapReason::Host(
-                format!("the module exports no function `{export}`").into(),
-            ));
-        };
-        call(&mut *self.caller, func, args).map_err(|error| error.reason(reason))
+        let func = self.function(export);
+        let func = func.ok_or_else(|| no_such_function(export))?;
+        self.enter(func, args)
+    }
+
+    fn slot_type(&mut self, table: Option<&str>, slot: u64) -> Result<FuncType, HostError> {
+        let func = self.slot(table, slot)?;
+        Ok(function_type(&*self.caller, func)?)
+    }
+
+    fn call_indirect(
+        &mut self,
+        table: Option<&str>,
+        slot: u64,
+        args: &[Value],
+    ) -> Result<Vec<Value>, TrapReason> {
+        let func = self.slot(table, slot);
+        let func = func.map_err(|message| TrapReason::Host(message.into()))?;
+        self.enter(func, args)
     }
 }
 
@@ -660,26 +753,57 @@ impl Caller for CallingGuest<'_, '_> {
         &mut self.caller.data_mut().host
     }
 
-    fn memory_and_host(&mut self, export: &str) -> Option<(&mut [u8], &mut HostState)> {
-        if self.is_added(export) {
-            return None;
-        }
-        match self.caller.get_export(export)? {
-            Extern::Memory(memory) => {
+    fn memory_and_host(
+        &mut self,
+        name: Option<&str>,
+    ) -> Result<(&mut [u8], &mut HostState), String> {
+        let export = self.caller.data().instances.memory(self.module, name)?;
+        match self.export(&export) {
+            Some(Extern::Memory(memory)) => {
                 let (bytes, data) = memory.data_and_store_mut(&mut *self.caller);
-                Some((bytes, &mut data.host))
+                Ok((bytes, &mut data.host))
             }
-            Extern::SharedMemory(memory) => {
-                let data = memory.data();
-                // SAFETY: the memory is shared in type only. No other thread can reach it: this
-                // run has started none, and the memory was made by this run's instance.
-                let bytes =
-                    unsafe { std::slice::from_raw_parts_mut(data.as_ptr() as *mut u8, data.len()) };
-                Some((bytes, &mut self.caller.data_mut().host))
-            }
-            _ => None,
+            // SAFETY: as in `Compiler::memory`.
+            Some(Extern::SharedMemory(memory)) => Ok((
+                unsafe { shared_bytes(&memory) },
+                &mut self.caller.data_mut().host,
+            )),
+            _ => Err(format!("`{export}` is no memory")),
         }
     }
+}
+
+/// The bytes of a shared memory.
+///
+/// # Safety
+///
+/// No other thread may reach the memory, nor any code of the store run, as long as they are used.
+unsafe fn shared_bytes<'a>(memory: &SharedMemory) -> &'a mut [u8] {
+    let data = memory.data();
+    // SAFETY: the memory is as long, and nobody else uses it: passed on to the caller. It lives as
+    // long as its store.
+    unsafe { std::slice::from_raw_parts_mut(data.as_ptr() as *mut u8, data.len()) }
+}
+
+/// The function in a slot of a table.
+fn function_in(mut store: impl AsContextMut, table: Table, slot: u64) -> Result<Func, String> {
+    match table.get(&mut store, slot) {
+        Some(Ref::Func(Some(func))) => Ok(func),
+        _ => Err(no_function(slot, table.size(&store))),
+    }
+}
+
+/// The type of a function, where a host can give and take values of its types.
+fn function_type(store: impl AsContext, func: Func) -> Result<FuncType, String> {
+    let ty = func.ty(store);
+    let convert = |ty: wasmtime::ValType| {
+        numeric(&ty)
+            .ok_or_else(|| format!("the function has {}, which only modules know", wanted(&ty)))
+    };
+    Ok(FuncType::new(
+        ty.params().map(convert).collect::<Result<Vec<_>, _>>()?,
+        ty.results().map(convert).collect::<Result<Vec<_>, _>>()?,
+    ))
 }
 
 fn call(
@@ -723,6 +847,27 @@ fn is_of_a_run(error: &wasmtime::Error) -> bool {
         || error.is::<TrapReason>()
         || error.is::<wasmtime::ThrownException>()
         || error.is::<wasmtime::GcHeapOutOfMemory<()>>()
+}
+
+/// Whether a function of the host may catch what a function failed with that it called.
+fn can_be_caught(error: &wasmtime::Error) -> bool {
+    match (
+        error.downcast_ref::<wasmtime::Trap>(),
+        error.downcast_ref::<TrapReason>(),
+    ) {
+        (Some(trap), _) => *trap != wasmtime::Trap::Interrupt,
+        (_, Some(reason)) => reason.can_be_caught(),
+        // Of a custom linker's function, or an exception; but with more room all would be well.
+        _ => !error.is::<wasmtime::GcHeapOutOfMemory<()>>(),
+    }
+}
+
+/// What ends the run, as it is told to functions of the host.
+fn ended(error: &wasmtime::Error) -> TrapReason {
+    match error.downcast_ref::<TrapReason>() {
+        Some(reason) => reason.ended(),
+        None => TrapReason::Wasm(error.root_cause().to_string()).ended(),
+    }
 }
 
 /// Why a call failed.

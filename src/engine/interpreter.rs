@@ -5,18 +5,17 @@ use std::collections::{BTreeMap, HashSet};
 use wasmi::errors::{ErrorKind, InstantiationError};
 use wasmi::{
     AsContext, AsContextMut, CompilationMode, Config, CustomFuelCosts, Extern, ExternRef, Func,
-    Instance, Nullable, ResumableCall, Store, Val,
+    Instance, Memory, Nullable, Ref, ResumableCall, Store, StoreContextMut, Table, Val,
 };
 use wasmi_core::LimiterError;
 use wasmparser::FuncType;
 
 use super::{
-    CallError, Engine, InstanceId, Prepared, count_of_arguments, imported_function_types, misread,
-    name_is_taken,
+    CallError, Engine, InstanceId, Instances, Prepared, count_of_arguments,
+    imported_function_types, misread, name_is_taken, no_function, no_such_function,
 };
 use crate::error::{Error, Frame, Trap, TrapReason};
-use crate::host::{Binding, Caller, Guest, HostState, Imports, Limiter};
-use crate::instrument::Names;
+use crate::host::{Binding, Caller, Guest, HostError, HostState, Imports, Limiter};
 use crate::module::{Features, signature};
 use crate::value::{Reference, Value};
 
@@ -52,8 +51,9 @@ pub type Pause = Box<dyn FnMut() -> Option<String> + Send>;
 /// What a store holds.
 struct Data {
     host: HostState,
-    /// How the exports that instrumentation added are called.
-    names: Option<Names>,
+    instances: Instances<Instance>,
+    /// What ends the run, on its way through functions of the host that may not catch it.
+    ended: Option<wasmi::Error>,
     /// Why the limiter refused growth; wasmi's own error does not tell.
     refused: Option<TrapReason>,
     /// `None`: the run goes to its end.
@@ -94,7 +94,8 @@ pub struct Interpreter {
     store: Store<Data>,
     imports: Imports,
     modules: Vec<Loaded>,
-    instances: Vec<Instance>,
+    /// Each with the number of its module.
+    instances: Vec<(Instance, usize)>,
     /// The exports of named instances, by the names under which they are imported.
     linked: BTreeMap<(String, String), Extern>,
 }
@@ -120,7 +121,8 @@ impl Interpreter {
         let loaded = loaded.collect::<Result<_, Error>>()?;
         let data = Data {
             host,
-            names: modules.first().map(|module| module.code.names.clone()),
+            instances: Instances::new(modules),
+            ended: None,
             refused: None,
             pause,
             metered,
@@ -214,9 +216,35 @@ impl Interpreter {
     }
 
     fn export(&self, instance: InstanceId, export: &str) -> Result<Extern, Error> {
-        self.instances[instance.0]
+        let (instance, _) = self.instances[instance.0];
+        instance
             .get_export(&self.store, export)
             .ok_or_else(|| Error::internal(format!("the instance does not export `{export}`")))
+    }
+
+    fn exported_table(&self, instance: InstanceId, export: &str) -> Result<Table, Error> {
+        self.export(instance, export)?
+            .into_table()
+            .ok_or_else(|| Error::internal(format!("`{export}` is no table")))
+    }
+
+    fn exported_memory(&self, instance: InstanceId, export: &str) -> Result<Memory, Error> {
+        self.export(instance, export)?
+            .into_memory()
+            .ok_or_else(|| Error::internal(format!("`{export}` is no memory")))
+    }
+
+    /// Calls a function of an instance.
+    fn enter(
+        &mut self,
+        instance: InstanceId,
+        func: Func,
+        label: &str,
+        args: &[Value],
+    ) -> Result<Vec<Value>, Error> {
+        self.store.data_mut().instances.called = Some(self.instances[instance.0].1);
+        let result = call(&mut self.store, func, args);
+        result.map_err(|error| error.tell(label, |error| self.failure(error, Some(label))))
     }
 }
 
@@ -234,24 +262,36 @@ fn call(
         Err(_) => func.call(&mut context, &params, &mut results)?,
         // Within a call from a host function: the outer call goes on with the fuel that it had.
         Ok(outer) => {
-            context.set_fuel(SLICE)?;
-            let mut call = func.call_resumable(&mut context, &params, &mut results)?;
-            loop {
-                call = match call {
-                    ResumableCall::Finished => break,
-                    ResumableCall::HostTrap(trap) => return Err(trap.into_host_error().into()),
-                    ResumableCall::OutOfFuel(paused) => {
-                        context.data_mut().ran_dry(paused.required_fuel());
-                        pause(context.data_mut()).map_err(failed)?;
-                        context.set_fuel(SLICE.max(paused.required_fuel()))?;
-                        paused.resume(&mut context, &mut results)?
-                    }
-                }
-            }
+            let ended = in_slices(&mut context, func, &params, &mut results);
+            // Also where the call failed: who made it may go on.
             context.set_fuel(outer)?;
+            ended?;
         }
     }
     Ok(results.iter().map(|v| hand_out(&mut store, v)).collect())
+}
+
+/// Runs a function to its end, with a look at the clock between two slices.
+fn in_slices(
+    context: &mut StoreContextMut<'_, Data>,
+    func: Func,
+    params: &[Val],
+    results: &mut [Val],
+) -> Result<(), wasmi::Error> {
+    context.set_fuel(SLICE)?;
+    let mut call = func.call_resumable(&mut *context, params, results)?;
+    loop {
+        call = match call {
+            ResumableCall::Finished => return Ok(()),
+            ResumableCall::HostTrap(trap) => return Err(trap.into_host_error()),
+            ResumableCall::OutOfFuel(paused) => {
+                context.data_mut().ran_dry(paused.required_fuel());
+                pause(context.data_mut()).map_err(failed)?;
+                context.set_fuel(SLICE.max(paused.required_fuel()))?;
+                paused.resume(&mut *context, results)?
+            }
+        }
+    }
 }
 
 /// A value for those who may give it back.
@@ -267,11 +307,7 @@ fn hand_out(mut store: impl AsContextMut<Data = Data>, value: &Val) -> Value {
 /// Between two slices: whether the run is to end.
 fn pause(data: &mut Data) -> Result<(), TrapReason> {
     let host = &mut data.host;
-    if let Some(interrupt) = &host.interrupt
-        && interrupt.check().is_err()
-    {
-        return Err(TrapReason::Wasm("interrupted".into()));
-    }
+    host.goes_on()?;
     match (
         data.pause.as_mut().and_then(|pause| pause()),
         &mut host.speculation,
@@ -321,15 +357,16 @@ impl Engine for Interpreter {
         let instance = Instance::new(&mut self.store, &self.modules[id].module, &externs);
         self.store.data_mut().instantiating = false;
         let instance = instance.map_err(|error| self.failure(error, None))?;
-        self.instances.push(instance);
+        self.store.data_mut().instances.instances[id] = Some(instance);
+        self.instances.push((instance, id));
         Ok(InstanceId(self.instances.len() - 1))
     }
 
     fn register(&mut self, instance: InstanceId, name: &str) -> Result<(), Error> {
-        let added = self.store.data().names.as_ref();
-        let exports = self.instances[instance.0].exports(&self.store);
+        let added = &self.store.data().instances;
+        let exports = self.instances[instance.0].0.exports(&self.store);
         let exports = exports.map(|e| ((name.to_string(), e.name().to_string()), e.into_extern()));
-        let exports = exports.filter(|((_, export), _)| !added.is_some_and(|a| a.is_added(export)));
+        let exports = exports.filter(|((_, export), _)| !added.is_added(export));
         let exports: Vec<_> = exports.collect();
         // All of them or none.
         for (names, _) in &exports {
@@ -341,10 +378,15 @@ impl Engine for Interpreter {
         Ok(())
     }
 
+    fn modules(&self) -> usize {
+        self.modules.len()
+    }
+
     fn load(&mut self, module: &Prepared<'_>) -> Result<usize, Error> {
         misread::check(&module.module)?;
         let loaded = Loaded::new(self.store.engine(), module)?;
         self.modules.push(loaded);
+        self.store.data_mut().instances.load(module);
         Ok(self.modules.len() - 1)
     }
 
@@ -355,27 +397,45 @@ impl Engine for Interpreter {
         label: &str,
         args: &[Value],
     ) -> Result<Vec<Value>, Error> {
-        let forwarder = forwarder(self.store.data(), export);
-        let forwarder = forwarder.and_then(|name| {
-            let instance = self.instances[instance.0];
-            instance.get_export(&self.store, &name)
-        });
-        let func = match forwarder {
-            Some(forwarder) => forwarder,
-            None => self.export(instance, export)?,
-        }
-        .into_func()
-        .ok_or_else(|| Error::internal(format!("`{export}` is no function")))?;
-        let result = call(&mut self.store, func, args);
-        result.map_err(|error| error.tell(label, |error| self.failure(error, Some(label))))
+        let func = self.export(instance, export)?;
+        let func = func
+            .into_func()
+            .ok_or_else(|| Error::internal(format!("`{export}` is no function")))?;
+        self.enter(instance, func, label, args)
+    }
+
+    fn slot_type(
+        &mut self,
+        instance: InstanceId,
+        export: &str,
+        slot: u64,
+    ) -> Result<FuncType, Error> {
+        let table = self.exported_table(instance, export)?;
+        let func = function_in(&self.store, table, slot).map_err(Error::option)?;
+        Ok(func_type(&func.ty(&self.store)))
+    }
+
+    fn call_slot(
+        &mut self,
+        instance: InstanceId,
+        export: &str,
+        slot: u64,
+        label: &str,
+        args: &[Value],
+    ) -> Result<Vec<Value>, Error> {
+        let table = self.exported_table(instance, export)?;
+        let func = function_in(&self.store, table, slot).map_err(Error::option)?;
+        self.enter(instance, func, label, args)
     }
 
     fn memory(&self, instance: InstanceId, export: &str) -> Result<(u64, &[u8]), Error> {
-        let memory = self
-            .export(instance, export)?
-            .into_memory()
-            .ok_or_else(|| Error::internal(format!("`{export}` is no memory")))?;
+        let memory = self.exported_memory(instance, export)?;
         Ok((memory.size(&self.store), memory.data(&self.store)))
+    }
+
+    fn memory_mut(&mut self, instance: InstanceId, export: &str) -> Result<&mut [u8], Error> {
+        let memory = self.exported_memory(instance, export)?;
+        Ok(memory.data_mut(&mut self.store))
     }
 
     fn global(&mut self, instance: InstanceId, export: &str) -> Result<Value, Error> {
@@ -392,18 +452,15 @@ impl Engine for Interpreter {
     }
 
     fn table(&mut self, instance: InstanceId, export: &str) -> Result<Vec<Reference>, Error> {
-        let table = self
-            .export(instance, export)?
-            .into_table()
-            .ok_or_else(|| Error::internal(format!("`{export}` is no table")))?;
+        let table = self.exported_table(instance, export)?;
         let mut slots = Vec::new();
         for slot in 0..table.size(&self.store) {
             let value = table
                 .get(&self.store, slot)
                 .ok_or_else(|| Error::internal("a table shrank while it was read"))?;
             slots.push(match value {
-                wasmi::Ref::Func(func) => from_func(func),
-                wasmi::Ref::Extern(reference) => from_extern(&self.store, reference),
+                Ref::Func(func) => from_func(func),
+                Ref::Extern(reference) => from_extern(&self.store, reference),
             });
         }
         Ok(slots)
@@ -459,9 +516,24 @@ fn misfit(error: &InstantiationError) -> Option<Error> {
     })
 }
 
-/// The name of the forwarder that stands for an exported function, if that is an import.
-fn forwarder(data: &Data, export: &str) -> Option<String> {
-    data.names.as_ref().map(|names| names.forwarder(export))
+/// Whether a function of the host may catch what a function failed with that it called.
+fn can_be_caught(data: &Data, error: &wasmi::Error) -> bool {
+    if data.refused.is_some() || data.cannot.is_some() {
+        return false;
+    }
+    match error.downcast_ref::<HostFailure>() {
+        Some(HostFailure(reason)) => reason.can_be_caught(),
+        // Anything else is wasmi's own: a function that it cannot translate.
+        None => error.as_trap_code().is_some(),
+    }
+}
+
+/// What ends the run, as it is told to functions of the host.
+fn ended(data: &Data, error: &wasmi::Error) -> TrapReason {
+    match (&data.refused, error.downcast_ref::<HostFailure>()) {
+        (Some(reason), _) | (_, Some(HostFailure(reason))) => reason.ended(),
+        (None, None) => TrapReason::Wasm(error.to_string()).ended(),
+    }
 }
 
 /// Why a call failed.
@@ -493,13 +565,14 @@ impl Host {
         types: &[wasmi::ValType],
     ) -> Result<(), wasmi::Error> {
         let args: Vec<Value> = params.iter().map(|v| hand_out(&mut caller, v)).collect();
-        let mut guest = CallingGuest {
-            caller: &mut caller,
-        };
+        let mut guest = CallingGuest::new(&mut caller);
         let values = self
             .binding
-            .call(&mut guest, &self.module, &self.name, &self.ty, &args)
-            .map_err(failed)?;
+            .call(&mut guest, &self.module, &self.name, &self.ty, &args);
+        if let Some(error) = caller.data_mut().ended.take() {
+            return Err(error);
+        }
+        let values = values.map_err(failed)?;
         for ((out, value), ty) in out.iter_mut().zip(values).zip(types) {
             *out = to_val(&mut caller, value, *ty)
                 .map_err(|message| failed(TrapReason::Host(message.into())))?;
@@ -511,49 +584,102 @@ impl Host {
 /// The instance that is calling a host function.
 struct CallingGuest<'c, 's> {
     caller: &'c mut wasmi::Caller<'s, Data>,
+    /// The number of its module.
+    module: Option<usize>,
 }
 
-impl CallingGuest<'_, '_> {
-    /// Whether an export is none of the user's.
-    fn is_added(&self, export: &str) -> bool {
-        let names = &self.caller.data().names;
-        names.as_ref().is_some_and(|names| names.is_added(export))
+impl<'c, 's> CallingGuest<'c, 's> {
+    fn new(caller: &'c mut wasmi::Caller<'s, Data>) -> Self {
+        let number = caller.get_export(&caller.data().instances.number);
+        let number = number.and_then(Extern::into_global);
+        let number = number.and_then(|global| global.get(&*caller).i32());
+        let module = number.map(|number| number as u32 as usize);
+        let module = module.or(caller.data().instances.called);
+        CallingGuest { caller, module }
+    }
+
+    /// Something that the instance exports, added exports included.
+    fn export(&self, name: &str) -> Option<Extern> {
+        let instance = self.caller.data().instances.of(self.module)?;
+        instance.get_export(&*self.caller, name)
+    }
+
+    fn function(&self, export: &str) -> Option<Func> {
+        match self.caller.data().instances.is_added(export) {
+            true => None,
+            false => self.export(export)?.into_func(),
+        }
+    }
+
+    fn slot(&self, table: Option<&str>, slot: u64) -> Result<Func, String> {
+        let export = self.caller.data().instances.table(self.module, table)?;
+        let table = self.export(&export).and_then(Extern::into_table);
+        let table = table.ok_or_else(|| format!("`{export}` is no table"))?;
+        function_in(&*self.caller, table, slot)
+    }
+
+    /// Calls a function of the instance, or one that it has in a table.
+    fn enter(&mut self, func: Func, args: &[Value]) -> Result<Vec<Value>, TrapReason> {
+        let data = self.caller.data_mut();
+        data.host.goes_on()?;
+        if let Some(error) = &data.ended {
+            return Err(ended(data, error));
+        }
+        if data.nested == MAX_NESTED {
+            return Err(TrapReason::Wasm("call stack exhausted".into()));
+        }
+        data.nested += 1;
+        let outer = std::mem::replace(&mut data.instances.called, self.module);
+        let result = call(&mut *self.caller, func, args);
+        let data = self.caller.data_mut();
+        data.instances.called = outer;
+        data.nested -= 1;
+        result.map_err(|error| error.reason(|error| self.failed(error)))
+    }
+
+    /// Why a call failed, for the function of the host that made it. What that must not catch is
+    /// kept, and ends the run.
+    fn failed(&mut self, error: wasmi::Error) -> TrapReason {
+        let data = self.caller.data_mut();
+        if can_be_caught(data, &error) {
+            return reason(error);
+        }
+        let reason = ended(data, &error);
+        data.ended = Some(error);
+        reason
     }
 }
 
 impl Guest for CallingGuest<'_, '_> {
-    fn memory(&mut self, export: &str) -> Option<&mut [u8]> {
-        self.memory_and_host(export).map(|(bytes, _)| bytes)
+    fn memory(&mut self, name: Option<&str>) -> Result<&mut [u8], HostError> {
+        Ok(self.memory_and_host(name)?.0)
     }
 
     fn function_type(&mut self, export: &str) -> Option<FuncType> {
-        if self.is_added(export) {
-            return None;
-        }
-        let ty = self
-            .caller
-            .get_export(export)?
-            .into_func()?
-            .ty(&*self.caller);
-        Some(func_type(&ty))
+        let func = self.function(export)?;
+        Some(func_type(&func.ty(&*self.caller)))
     }
 
     fn call(&mut self, export: &str, args: &[Value]) -> Result<Vec<Value>, TrapReason> {
-        let forwarder = forwarder(self.caller.data(), export);
-        let forwarder = forwarder.and_then(|name| self.caller.get_export(&name));
-        let func = forwarder.or_else(|| self.caller.get_export(export));
-        let Some(func) = func.and_then(Extern::into_func) else {
-            return Err(TrapReason::Host(
-                format!("the module exports no function `{export}`").into(),
-            ));
-        };
-        if self.caller.data().nested == MAX_NESTED {
-            return Err(TrapReason::Wasm("call stack exhausted".into()));
-        }
-        self.caller.data_mut().nested += 1;
-        let result = call(&mut *self.caller, func, args);
-        self.caller.data_mut().nested -= 1;
-        result.map_err(|error| error.reason(reason))
+        let func = self.function(export);
+        let func = func.ok_or_else(|| no_such_function(export))?;
+        self.enter(func, args)
+    }
+
+    fn slot_type(&mut self, table: Option<&str>, slot: u64) -> Result<FuncType, HostError> {
+        let func = self.slot(table, slot)?;
+        Ok(func_type(&func.ty(&*self.caller)))
+    }
+
+    fn call_indirect(
+        &mut self,
+        table: Option<&str>,
+        slot: u64,
+        args: &[Value],
+    ) -> Result<Vec<Value>, TrapReason> {
+        let func = self.slot(table, slot);
+        let func = func.map_err(|message| TrapReason::Host(message.into()))?;
+        self.enter(func, args)
     }
 }
 
@@ -562,13 +688,23 @@ impl Caller for CallingGuest<'_, '_> {
         &mut self.caller.data_mut().host
     }
 
-    fn memory_and_host(&mut self, export: &str) -> Option<(&mut [u8], &mut HostState)> {
-        if self.is_added(export) {
-            return None;
-        }
-        let memory = self.caller.get_export(export)?.into_memory()?;
+    fn memory_and_host(
+        &mut self,
+        name: Option<&str>,
+    ) -> Result<(&mut [u8], &mut HostState), String> {
+        let export = self.caller.data().instances.memory(self.module, name)?;
+        let memory = self.export(&export).and_then(Extern::into_memory);
+        let memory = memory.ok_or_else(|| format!("`{export}` is no memory"))?;
         let (bytes, data) = memory.data_and_store_mut(&mut *self.caller);
-        Some((bytes, &mut data.host))
+        Ok((bytes, &mut data.host))
+    }
+}
+
+/// The function in a slot of a table.
+fn function_in(store: impl AsContext, table: Table, slot: u64) -> Result<Func, String> {
+    match table.get(&store, slot) {
+        Some(Ref::Func(Nullable::Val(func))) => Ok(func),
+        _ => Err(no_function(slot, table.size(&store))),
     }
 }
 

@@ -18,7 +18,7 @@ use wasmparser::FuncType;
 use crate::error::{Error, TrapReason};
 use crate::host::HostState;
 use crate::instrument::{Instrumented, Names, instrument};
-use crate::module::Module;
+use crate::module::{Directory, Module};
 use crate::snapshot::State;
 use crate::value::{Reference, Value};
 
@@ -31,9 +31,9 @@ pub struct Prepared<'a> {
 }
 
 impl<'a> Prepared<'a> {
-    /// The module, made ready to run.
-    pub fn new(module: Module<'a>, names: &Names, identify: bool) -> Self {
-        let code = instrument(&module, names, identify);
+    /// The module, made ready to run. `number` is the one that engines know it by.
+    pub fn new(module: Module<'a>, names: &Names, number: usize, identify: bool) -> Self {
+        let code = instrument(&module, names, number, identify);
         Prepared { module, code }
     }
 
@@ -52,12 +52,15 @@ pub trait Engine: Send {
     /// Which engine this is, for reports: `wasmtime (Winch)`.
     fn name(&self) -> &'static str;
 
-    /// Instantiates one of the engine's modules. The start function was taken out and does not
-    /// run.
+    /// Instantiates one of the engine's modules, each once. The start function was taken out and
+    /// does not run.
     fn instantiate(&mut self, module: usize) -> Result<InstanceId, Error>;
 
     /// Lets modules that are instantiated from now on import an instance's exports under a name.
     fn register(&mut self, instance: InstanceId, name: &str) -> Result<(), Error>;
+
+    /// How many modules it has: the number of the next one.
+    fn modules(&self) -> usize;
 
     /// Takes one module more, to be instantiated by the number that it gets.
     fn load(&mut self, module: &Prepared<'_>) -> Result<usize, Error>;
@@ -71,8 +74,33 @@ pub trait Engine: Send {
         args: &[Value],
     ) -> Result<Vec<Value>, Error>;
 
+    /// The type of the function in a slot of an exported table, where it is of types that a host
+    /// can give and take.
+    #[allow(dead_code, reason = "for sessions")]
+    fn slot_type(
+        &mut self,
+        instance: InstanceId,
+        export: &str,
+        slot: u64,
+    ) -> Result<FuncType, Error>;
+
+    /// Calls the function in a slot of an exported table. `label` is what an error calls it.
+    #[allow(dead_code, reason = "for sessions")]
+    fn call_slot(
+        &mut self,
+        instance: InstanceId,
+        export: &str,
+        slot: u64,
+        label: &str,
+        args: &[Value],
+    ) -> Result<Vec<Value>, Error>;
+
     /// The size in pages and the bytes of an exported memory.
     fn memory(&self, instance: InstanceId, export: &str) -> Result<(u64, &[u8]), Error>;
+
+    /// The bytes of an exported memory, to be changed.
+    #[allow(dead_code, reason = "for sessions")]
+    fn memory_mut(&mut self, instance: InstanceId, export: &str) -> Result<&mut [u8], Error>;
 
     /// The value of an exported global.
     fn global(&mut self, instance: InstanceId, export: &str) -> Result<Value, Error>;
@@ -120,6 +148,86 @@ impl<E> CallError<E> {
             CallError::Run(error) => reason(error),
         }
     }
+}
+
+/// What a store knows of its modules and instances, and the host of the one that calls it.
+///
+/// An engine says which instance calls a function of the host, but not of which module that is: a
+/// global that was added tells the module's number.
+struct Instances<I> {
+    /// How the exports that instrumentation added are called.
+    names: Option<Names>,
+    /// The name of that global.
+    number: String,
+    modules: Vec<Directory>,
+    /// By the numbers of their modules.
+    instances: Vec<Option<I>>,
+    /// The one whose function was called from outside: it calls a function of the host where
+    /// that was called itself, without any code between.
+    called: Option<usize>,
+}
+
+impl<I: Copy> Instances<I> {
+    fn new(modules: &[Prepared<'_>]) -> Instances<I> {
+        let names = modules.first().map(|prepared| prepared.code.names.clone());
+        let mut instances = Instances {
+            number: names.as_ref().map(Names::module).unwrap_or_default(),
+            names,
+            modules: Vec::new(),
+            instances: Vec::new(),
+            called: None,
+        };
+        modules.iter().for_each(|prepared| instances.load(prepared));
+        instances
+    }
+
+    fn load(&mut self, prepared: &Prepared<'_>) {
+        self.modules.push(Directory::new(&prepared.module));
+        self.instances.push(None);
+    }
+
+    /// Whether an export is none of the user's.
+    fn is_added(&self, export: &str) -> bool {
+        let names = &self.names;
+        names.as_ref().is_some_and(|names| names.is_added(export))
+    }
+
+    /// The instance of the module of this number.
+    fn of(&self, number: Option<usize>) -> Option<I> {
+        *self.instances.get(number?)?
+    }
+
+    /// The name under which a memory of such an instance is exported.
+    fn memory(&self, number: Option<usize>, name: Option<&str>) -> Result<String, String> {
+        let (directory, names) = self.directory(number)?;
+        Ok(names.memory(directory.memory(name)?))
+    }
+
+    /// The name under which a table of functions of such an instance is exported.
+    fn table(&self, number: Option<usize>, name: Option<&str>) -> Result<String, String> {
+        let (directory, names) = self.directory(number)?;
+        Ok(names.table(directory.table(name)?))
+    }
+
+    fn directory(&self, number: Option<usize>) -> Result<(&Directory, &Names), String> {
+        let directory = number.and_then(|number| self.modules.get(number));
+        directory
+            .zip(self.names.as_ref())
+            .ok_or_else(|| "no instance of a module of this run has called".into())
+    }
+}
+
+/// Why no function can be called in a slot of a table.
+fn no_function(slot: u64, size: u64) -> String {
+    match slot < size {
+        true => format!("the slot {slot} of the table is null"),
+        false => format!("the table has {size} slots, and none of the number {slot}"),
+    }
+}
+
+/// Why an export cannot be called.
+fn no_such_function(export: &str) -> TrapReason {
+    TrapReason::Host(format!("the module exports no function `{export}`").into())
 }
 
 /// Where a function is given more arguments than it takes, or fewer.

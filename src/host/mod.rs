@@ -22,9 +22,46 @@ use speculation::Speculation;
 use stdio::Tape;
 
 /// The instance whose code is calling the host, as a provided function may use it.
+///
+/// A memory or table goes by the name of an export, else by that of an import, written
+/// `module.name`. Without a name it is the export `memory` or `__indirect_function_table`, else the
+/// only memory or table of functions that the module has.
+///
+/// ```
+/// use wizer::{Value, Wizer};
+/// let wat = r#"(module
+///   (import "env" "memory" (memory 1))
+///   (import "env" "invoke" (func $invoke (param i32)))
+///   (table funcref (elem $fails $works))
+///   (func $fails (unreachable))
+///   (func $works (i32.store (i32.const 4) (i32.const 7)))
+///   (func (export "wizer.initialize")
+///     (call $invoke (i32.const 0))
+///     (call $invoke (i32.const 1)))
+///   (func (export "peek") (result i32)
+///     (i32.add (i32.load (i32.const 0)) (i32.load (i32.const 4)))))"#;
+/// let mut wizer = Wizer::new();
+/// wizer.import_memory("env", "memory", [], None);
+/// wizer.import("env", "invoke", |guest, args| {
+///     let &[Value::I32(slot)] = args else { return Err("one i32 is wanted".into()) };
+///     // A trap is caught, and noted in the memory that the module imports.
+///     if guest.call_indirect(None, slot as u64, &[]).is_err() {
+///         guest.memory(Some("env.memory"))?[0] = 1;
+///     }
+///     Ok(vec![])
+/// });
+/// let mut session = wizer.session(wat.as_bytes())?;
+/// session.call("wizer.initialize", &[])?;
+/// assert_eq!(session.call("peek", &[])?, [Value::I32(8)]);
+/// # Ok::<(), wizer::Error>(())
+/// ```
 pub trait Guest {
-    /// The bytes of an exported memory, if there is one of this name.
-    fn memory(&mut self, export: &str) -> Option<&mut [u8]>;
+    /// The bytes of a memory.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no such memory: which there are.
+    fn memory(&mut self, name: Option<&str>) -> Result<&mut [u8], HostError>;
 
     /// The type of an exported function, if there is one of this name and its type is of
     /// numbers, vectors, `funcref` and `externref`.
@@ -34,16 +71,42 @@ pub trait Guest {
     ///
     /// # Errors
     ///
-    /// What ended the call, which the provided function may pass on.
+    /// What ended the call, which the provided function may pass on, or go on without: but not
+    /// where the run itself is to end, by a time or memory limit, for example.
     fn call(&mut self, export: &str, args: &[Value]) -> Result<Vec<Value>, TrapReason>;
+
+    /// The type of the function in a slot of a table.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no such table, nothing in the slot, or a function with other types than those
+    /// of [`Guest::function_type`].
+    fn slot_type(&mut self, table: Option<&str>, slot: u64) -> Result<FuncType, HostError>;
+
+    /// Calls the function in a slot of a table, as `call_indirect` does: what C and C++ know as a
+    /// pointer to a function is the number of a slot.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Guest::slot_type`] and [`Guest::call`].
+    fn call_indirect(
+        &mut self,
+        table: Option<&str>,
+        slot: u64,
+        args: &[Value],
+    ) -> Result<Vec<Value>, TrapReason>;
 }
 
 /// A [`Guest`], as this crate uses it.
 pub trait Caller: Guest {
     /// The host's state, which travels with the instance.
     fn host(&mut self) -> &mut HostState;
-    /// The bytes of an exported memory, and the host's state beside them.
-    fn memory_and_host(&mut self, export: &str) -> Option<(&mut [u8], &mut HostState)>;
+    /// The bytes of a memory, and the host's state beside them. The error says which memories
+    /// there are.
+    fn memory_and_host(
+        &mut self,
+        name: Option<&str>,
+    ) -> Result<(&mut [u8], &mut HostState), String>;
 }
 
 /// A function of the host that a module can import.
@@ -118,6 +181,20 @@ impl HostState {
                 refused: None,
             },
             interrupt,
+        })
+    }
+
+    /// Whether the run is to go on.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not.
+    pub fn goes_on(&self) -> Result<(), TrapReason> {
+        let interrupt = self.interrupt.as_ref();
+        let ended = interrupt.map_or(Ok(()), |interrupt| interrupt.check());
+        ended.map_err(|error| TrapReason::Ended {
+            code: error.code(),
+            message: error.to_string(),
         })
     }
 
@@ -239,7 +316,10 @@ impl Binding {
                 name: name.into(),
                 help: help.clone(),
             }),
-        }?;
+        };
+        // Whatever a provided function made of it.
+        guest.host().goes_on()?;
+        let values = values?;
         if values.len() != ty.results().len() {
             let (given, wanted) = (values.len(), ty.results().len());
             let message = format!("`{module}::{name}` returned {given} values instead of {wanted}");

@@ -7,7 +7,7 @@
 
 use super::stdio::{Held, Tape};
 use super::wasi::WasiState;
-use crate::error::TrapReason;
+use crate::error::{Error, TrapReason};
 use crate::value::Value;
 
 /// The most output that is held back, in bytes.
@@ -63,7 +63,10 @@ impl Speculation {
     /// on, as with any failure.
     pub fn leave(&mut self, before: impl Into<String>) -> TrapReason {
         let before = self.left.get_or_insert_with(|| before.into());
-        TrapReason::Wasm(format!("the run was left before {before}"))
+        TrapReason::Ended {
+            code: Error::Aborted.code(),
+            message: format!("the run was left before {before}"),
+        }
     }
 
     /// What the run ended before, if it did.

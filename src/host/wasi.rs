@@ -23,9 +23,6 @@ use crate::value::Value;
 /// The name under which modules import WASI preview 1.
 pub const MODULE: &str = "wasi_snapshot_preview1";
 
-/// The memory that WASI functions work on.
-const MEMORY: &str = "memory";
-
 /// How many bytes one call may copy: an array in a 32-bit memory cannot be larger. It bounds
 /// what a call with a wrong length allocates.
 const HOSTCALL_FUEL: usize = 1 << 30;
@@ -416,11 +413,10 @@ pub fn call(
     guest: &mut dyn Caller,
     args: &[Value],
 ) -> Result<Vec<Value>, TrapReason> {
-    let Some((memory, host)) = guest.memory_and_host(MEMORY) else {
-        return Err(TrapReason::Wasm(format!(
-            "`{name}` works on the memory that is exported as `{MEMORY}`, and there is none"
-        )));
-    };
+    // The one that is exported as `memory`, or the only one: the running copy exports all.
+    let (memory, host) = guest.memory_and_host(None).map_err(|message| {
+        TrapReason::Wasm(format!("`{name}` works on the module's memory: {message}"))
+    })?;
     let HostState {
         wasi, speculation, ..
     } = host;
@@ -458,8 +454,8 @@ pub fn call(
             }
         })
     };
-    // The engine finds out why: it looks at the interrupt before it goes on.
     let Some(result) = result else {
+        host.goes_on()?;
         return Err(TrapReason::Wasm("interrupted".into()));
     };
     match result {

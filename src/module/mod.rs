@@ -3,6 +3,7 @@
 //! One pass over the section headers. Every section is a borrowed slice of the input, and no
 //! function body is decoded here: validation is the engines' work.
 
+mod directory;
 mod init;
 mod parse;
 mod types;
@@ -14,6 +15,7 @@ use wasmparser::{
     ConstExpr, FuncType, GlobalType, HeapType, MemoryType, RefType, TableType, TypeRef, ValType,
 };
 
+pub use directory::Directory;
 pub use init::SharedMemoryInit;
 pub use types::{is_external, needs_collector, ref_type_name, signature, val_type_name};
 pub use validate::{Features, Proposal, Validation, is_valid_without, validate};

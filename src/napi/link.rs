@@ -50,17 +50,47 @@ enum ToWorker {
     /// The import returned, or it threw.
     Return(Result<Vec<Value>, String>),
     /// Where is this memory?
-    Memory(String),
+    Memory(Option<String>),
     /// What is the type of this function?
-    Type(String),
+    Type(Callee),
     /// Call this function.
-    Call(String, Vec<Value>),
+    Call(Callee, Vec<Value>),
 }
 
+/// The texts say what is not there.
 enum Answer {
-    Memory(Option<Place>),
-    Type(Option<FuncType>),
+    Memory(Result<Place, String>),
+    Type(Result<FuncType, String>),
     Call(Result<Vec<Value>, TrapReason>),
+}
+
+/// A function of the instance that calls an import.
+#[derive(Clone)]
+pub enum Callee {
+    /// The export of this name.
+    Export(String),
+    /// What is in this slot of this table.
+    Slot(Option<String>, u64),
+}
+
+impl Callee {
+    fn ty(&self, guest: &mut dyn Caller) -> Result<FuncType, String> {
+        match self {
+            Callee::Export(name) => guest
+                .function_type(name)
+                .ok_or_else(|| format!("the module exports no function `{name}`")),
+            Callee::Slot(table, slot) => guest
+                .slot_type(table.as_deref(), *slot)
+                .map_err(|error| error.to_string()),
+        }
+    }
+
+    fn call(&self, guest: &mut dyn Caller, args: &[Value]) -> Result<Vec<Value>, TrapReason> {
+        match self {
+            Callee::Export(name) => guest.call(name, args),
+            Callee::Slot(table, slot) => guest.call_indirect(table.as_deref(), *slot, args),
+        }
+    }
 }
 
 /// Where a memory is. Valid until the module's thread goes on.
@@ -137,13 +167,14 @@ impl WorkerSide {
                     return values.map_err(|message| import_failed(&message));
                 }
                 Ok(ToWorker::Memory(name)) => {
-                    Answer::Memory(guest.memory_and_host(&name).map(|(bytes, _)| Place {
+                    let memory = guest.memory_and_host(name.as_deref());
+                    Answer::Memory(memory.map(|(bytes, _)| Place {
                         bytes: bytes.as_mut_ptr(),
                         len: bytes.len(),
                     }))
                 }
-                Ok(ToWorker::Type(name)) => Answer::Type(guest.function_type(&name)),
-                Ok(ToWorker::Call(name, args)) => Answer::Call(guest.call(&name, &args)),
+                Ok(ToWorker::Type(callee)) => Answer::Type(callee.ty(guest)),
+                Ok(ToWorker::Call(callee, args)) => Answer::Call(callee.call(guest, &args)),
             };
             // JavaScript waits for it; no need to wake it.
             if self.to_js.send(ToJs::Answer(answer)).is_err() {
@@ -178,7 +209,7 @@ impl HostFunction for JsFunction {
 
 /// A view of the guest's memory that JavaScript holds.
 struct View {
-    name: String,
+    name: Option<String>,
     place: Place,
     /// Which of the nested calls of imports it was made for.
     depth: usize,
@@ -373,18 +404,16 @@ impl JsSide {
         }
     }
 
-    fn place(&self, name: &str) -> napi::Result<Option<Place>> {
-        match self.ask(ToWorker::Memory(name.into()))? {
-            Answer::Memory(place) => Ok(place),
+    fn place(&self, name: Option<String>) -> napi::Result<Place> {
+        match self.ask(ToWorker::Memory(name))? {
+            Answer::Memory(place) => place.map_err(napi::Error::from_reason),
             _ => Err(napi::Error::from_reason("an answer to another question")),
         }
     }
 
-    /// The bytes of an exported memory, as an array buffer.
-    pub fn memory<'e>(&self, env: &'e Env, name: &str) -> napi::Result<Option<Unknown<'e>>> {
-        let Some(place) = self.place(name)? else {
-            return Ok(None);
-        };
+    /// The bytes of a memory, as an array buffer.
+    pub fn memory<'e>(&self, env: &'e Env, name: Option<String>) -> napi::Result<Unknown<'e>> {
+        let place = self.place(name.clone())?;
         let raw = env.raw();
         let held = self.views.borrow();
         let buffer = match held.iter().find(|v| v.name == name && v.place == place) {
@@ -398,7 +427,7 @@ impl JsSide {
                 drop(held);
                 let (buffer, copy) = array_buffer(raw, place)?;
                 self.views.borrow_mut().push(View {
-                    name: name.into(),
+                    name,
                     place,
                     depth: self.depth.get(),
                     buffer: reference(raw, buffer)?,
@@ -408,28 +437,28 @@ impl JsSide {
             }
         };
         // SAFETY: `buffer` is a value of this environment.
-        Ok(Some(unsafe { Unknown::from_napi_value(raw, buffer)? }))
+        unsafe { Unknown::from_napi_value(raw, buffer) }
     }
 
-    pub fn function_type(&self, name: &str) -> napi::Result<Option<FuncType>> {
-        match self.ask(ToWorker::Type(name.into()))? {
-            Answer::Type(ty) => Ok(ty),
+    pub fn function_type(&self, callee: Callee) -> napi::Result<FuncType> {
+        match self.ask(ToWorker::Type(callee))? {
+            Answer::Type(ty) => ty.map_err(napi::Error::from_reason),
             _ => Err(napi::Error::from_reason("an answer to another question")),
         }
     }
 
-    /// Calls an exported function, with arguments that fit its type.
-    pub fn call(&self, name: &str, args: JsValues) -> napi::Result<Result<JsValues, TrapReason>> {
-        let args = match self.function_type(name)? {
-            Some(ty) => with_types(&args, ty.params()),
-            None => None,
-        };
-        let Some(args) = args else {
-            let message = format!("the arguments do not fit the function `{name}`");
-            return Ok(Err(import_failed(&message)));
+    /// Calls a function, with arguments that fit its type.
+    pub fn call(
+        &self,
+        callee: Callee,
+        args: JsValues,
+    ) -> napi::Result<Result<JsValues, TrapReason>> {
+        let ty = self.function_type(callee.clone())?;
+        let Some(args) = with_types(&args, ty.params()) else {
+            return Ok(Err(import_failed("the arguments do not fit the function")));
         };
         self.write_copies_back();
-        let answer = self.ask(ToWorker::Call(name.into(), args))?;
+        let answer = self.ask(ToWorker::Call(callee, args))?;
         self.release_moved_views()?;
         match answer {
             Answer::Call(Ok(values)) => Ok(Ok(JsValues(values))),
@@ -465,9 +494,10 @@ impl JsSide {
     /// Takes away the views of memories that grew or moved, as growing detaches a memory's
     /// buffer in JavaScript; and copies, which are out of date.
     fn release_moved_views(&self) -> napi::Result<()> {
-        let names: Vec<String> = self.views.borrow().iter().map(|v| v.name.clone()).collect();
+        let names: Vec<_> = self.views.borrow().iter().map(|v| v.name.clone()).collect();
         for name in names {
-            let place = self.place(&name)?;
+            // Another module may be calling than the one whose memory it was.
+            let place = self.place(name.clone()).ok();
             self.views.borrow_mut().retain(|view| {
                 let keep = view.name != name || (Some(view.place) == place && view.copy.is_none());
                 if !keep {

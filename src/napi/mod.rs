@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 
-use napi::bindgen_prelude::{AsyncTask, Buffer, Env, Function, Uint8Array, Unknown};
+use napi::bindgen_prelude::{AsyncTask, BigInt, Buffer, Env, Function, Uint8Array, Unknown};
 use napi::{JsValue, Task};
 use napi_derive::napi;
 
@@ -101,6 +101,24 @@ pub struct NativeError {
 pub struct CallFailure {
     pub code: String,
     pub message: String,
+}
+
+/// A function that is called: an export, or what is in a slot of a table.
+#[napi(object, object_to_js = false)]
+pub struct Callee {
+    pub export: Option<String>,
+    pub table: Option<String>,
+    pub slot: Option<BigInt>,
+}
+
+impl From<Callee> for link::Callee {
+    fn from(callee: Callee) -> Self {
+        match (callee.export, callee.slot) {
+            (Some(export), _) => link::Callee::Export(export),
+            // index.js gives one of the two.
+            (None, slot) => link::Callee::Slot(callee.table, slot.map_or(0, |s| s.get_u64().1)),
+        }
+    }
 }
 
 /// The type of a function, by names of value types.
@@ -345,30 +363,29 @@ impl Run {
         self.js.abandon();
     }
 
-    /// The bytes of an exported memory of the instance whose import is being called, or nothing
-    /// where there is no such memory.
+    /// The bytes of a memory of the instance whose import is being called. An error says which
+    /// there are.
     #[napi(catch_unwind)]
-    pub fn memory<'e>(&self, env: &'e Env, name: String) -> napi::Result<Option<Unknown<'e>>> {
-        self.js.memory(env, &name)
+    pub fn memory<'e>(&self, env: &'e Env, name: Option<String>) -> napi::Result<Unknown<'e>> {
+        self.js.memory(env, name)
     }
 
-    /// The type of an exported function of the instance whose import is being called, or
-    /// nothing where there is no such function.
+    /// The type of a function of the instance whose import is being called. An error says what is
+    /// not there.
     #[napi(catch_unwind)]
-    pub fn function_type(&self, name: String) -> napi::Result<Option<FunctionType>> {
-        let ty = self.js.function_type(&name)?;
-        Ok(ty.as_ref().map(FunctionType::from))
+    pub fn function_type(&self, callee: Callee) -> napi::Result<FunctionType> {
+        Ok((&self.js.function_type(callee.into())?).into())
     }
 
-    /// Calls an exported function of the instance whose import is being called. Returns an
-    /// error's text where it fails.
+    /// Calls a function of the instance whose import is being called. Returns an error's text
+    /// where it fails.
     #[napi(catch_unwind)]
     pub fn call(
         &self,
-        name: String,
+        callee: Callee,
         args: JsValues,
     ) -> napi::Result<napi::Either<JsValues, CallFailure>> {
-        Ok(match self.js.call(&name, args)? {
+        Ok(match self.js.call(callee.into(), args)? {
             Ok(values) => napi::Either::A(values),
             Err(reason) => napi::Either::B(CallFailure {
                 code: reason.code().into(),

@@ -354,8 +354,7 @@ impl Wizer {
     /// wizer::Wizer::new()
     ///     .import("env", "name", |guest, args| {
     ///         let &[Value::I32(at)] = args else { return Err("one i32 is wanted".into()) };
-    ///         let memory = guest.memory("memory").ok_or("no memory")?;
-    ///         memory[at as usize..][..5].copy_from_slice(b"wizer");
+    ///         guest.memory(None)?[at as usize..][..5].copy_from_slice(b"wizer");
     ///         Ok(vec![Value::I32(5)])
     ///     })
     ///     .run(wat.as_bytes())?;

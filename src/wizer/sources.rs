@@ -142,9 +142,8 @@ impl Sources {
         let modules = self.parse(main)?;
         let names = Names::new(&modules);
         let identify = has_references(&modules[self.main()]);
-        let prepared = modules
-            .into_iter()
-            .map(|m| Prepared::new(m, &names, identify));
+        let prepared = (0..).zip(modules);
+        let prepared = prepared.map(|(number, m)| Prepared::new(m, &names, number, identify));
         Ok(self.modules(prepared.collect()))
     }
 
