@@ -403,26 +403,55 @@ export type ImportValue =
 /** What an import may do with the instance that is calling it. Usable only while an import is being called. */
 export interface Host {
   /**
-   * The bytes of an exported memory, to read and to write. The view is detached (its length becomes 0) when the import
-   * returns, and when the memory grows meanwhile.
+   * The bytes of a memory, to read and to write. The view is detached (its length becomes 0) when the import returns, and
+   * when the memory grows meanwhile.
    *
    * It is for use at once only: never give it to what goes on after the import has returned (`fs.write`, `zlib.gzip`,
    * `crypto.randomFill` and the like), which would read or write memory that is no longer there, and crash the process.
    * Give such a function a copy, `view.slice()`.
    *
-   * @param name the name of the export
-   * @default name = 'memory'
+   * @param name the name of an export, else of an import, written `module.name`
+   * @default name = the export `memory`, else the only memory that the module has
+   * @throws a {@link WizerError} with the code `ERR_WIZER_HOST` where there is no such memory; it names what there is
+   * @example
+   * const bytes = host.memory('env.memory').slice(address, address + length)
    */
   memory(name?: string): Uint8Array
 
   /**
    * Calls an exported function, with values converted as for imports. The usual need is the guest's allocator.
    *
+   * What it throws may be caught, and the module goes on; but not that the run is to end: by the time limit, an abort,
+   * `maxMemory`, the call of an import that nobody provides.
+   *
    * @param name the name of the export
    * @returns nothing, the result, or an array of the results
-   * @throws what an import threw that the function called; else a {@link WizerError} where the function traps
+   * @throws what an import threw that the function called; else a {@link WizerError} where the function traps, throws an
+   * exception of its own (`ERR_WIZER_TRAP`), or ends the program (`ERR_WIZER_EXIT`)
    */
   call(name: string, ...args: unknown[]): any
+
+  /**
+   * Calls the function in a slot of a table, as `call_indirect` does, with arguments converted as by its own type. This is
+   * what the `invoke_*` imports of Emscripten need.
+   *
+   * @param table the name of an export, else of an import, written `module.name`; `undefined` for the export
+   * `__indirect_function_table`, else the only table of functions that the module has
+   * @param slot the number of the slot, from 0 on; a BigInt for those that no number can say
+   * @returns nothing, the result, or an array of the results
+   * @throws as {@link Host.call}; a {@link WizerError} with the code `ERR_WIZER_HOST` where there is no such table or slot, or
+   * the slot is null
+   * @example
+   * invoke_vii(slot, a, b) {
+   *   try {
+   *     host.callIndirect(undefined, slot, a, b)
+   *   } catch (error) {
+   *     if (error !== LONGJMP) throw error
+   *     host.call('setThrew', 1, 0)
+   *   }
+   * }
+   */
+  callIndirect(table: string | undefined, slot: number | bigint, ...args: unknown[]): any
 }
 
 /** What a run is doing. */

@@ -352,7 +352,7 @@ describe('the functions', () => {
     const order = []
     const imports = (host) => {
       order.push('imports')
-      assert.deepEqual(Object.keys(host).sort(), ['call', 'memory'])
+      assert.deepEqual(Object.keys(host).sort(), ['call', 'callIndirect', 'memory'])
       return { test: { f: () => void order.push('f') } }
     }
     const promise = way(CALLER, { imports, onProgress: ({ phase }) => phase === 'parse' && order.push(phase) })
@@ -393,6 +393,79 @@ describe('the memory', () => {
       assert.equal(host.memory('other').length, 131072)
       for (const name of ['missing', 'no memory']) assert.throws(() => host.memory(name), { name: 'WizerError', code: 'ERR_WIZER_HOST', message: new RegExp(name) })
     }))
+  })
+
+  /** Memories that nobody exports, and how a module names them. */
+  const UNEXPORTED = {
+    'an imported one': { memory: '(import "env" "memory" (memory 2))', name: 'env.memory' },
+    'an imported one with 64-bit addresses': { memory: '(import "env" "memory" (memory i64 2))', name: 'env.memory' },
+    'an imported one that is shared': { memory: '(import "env" "memory" (memory 2 2 shared))', name: 'env.memory' },
+    'a private one': { memory: '(memory 2)' },
+    'a private one that is shared': { memory: '(memory 2 2 shared)' },
+  }
+  for (const [what, { memory, name }] of Object.entries(UNEXPORTED)) {
+    both(`is the only one: ${what}, for imports and WASI`, async (way) => {
+      const guest = `(module
+        (import "test" "f" (func $f)) ${wasi('environ_sizes_get')} ${memory}
+        (func (export "wizer.initialize")
+          (call $f)
+          (if (call $environ_sizes_get (i32.const 64) (i32.const 68)) (then unreachable))
+          (call $f)))`
+      const seen = []
+      const look = (host) => {
+        const view = host.memory()
+        if (name) assert.equal(host.memory(name).buffer.byteLength, view.length)
+        seen.push(view.length, view[64])
+        // Nothing changes: a shared memory that others may use at the same time is not written.
+        view.fill(0, 64, 72)
+      }
+      const imports = (host) => ({ test: { f: () => look(host) }, env: { memory: { initial: 2 } } })
+      await way(guest, { allowWasi: true, env: { A: 'a' }, imports })
+      assert.deepEqual(seen, [131072, 0, 131072, 1])
+    })
+  }
+
+  both('is imported, and what is written there is in the output', async (way) => {
+    const guest = `(module (import "test" "f" (func $f)) (import "env" "memory" (memory 1))
+      (func (export "wizer.initialize") (call $f)))`
+    const write = (host) => ({ test: { f: () => void host.memory('env.memory').set([1, 2, 3], 100) }, env: { memory: { initial: 1 } } })
+    const memory = new WebAssembly.Memory({ initial: 1 })
+    start(await way(guest, { imports: write }), { test: { f() {} }, env: { memory } })
+    assert.deepEqual([...new Uint8Array(memory.buffer, 99, 5)], [0, 1, 2, 3, 0])
+  })
+
+  both('has to be named where there are several, and the error says how', async (way) => {
+    const guest = `(module (import "test" "f" (func $f)) ${wasi('sched_yield')} (import "env" "memory" (memory 1)) (memory (export "own") 2) (memory 3)
+      (func (export "yield") (result i32) (call $sched_yield))
+      (func (export "wizer.initialize") (call $f)))`
+    const there = /`own`, `env.memory`|`env.memory`, `own`/
+    const imports = (host) => ({
+      env: { memory: { initial: 1 } },
+      test: {
+        f() {
+          assert.equal(host.memory('env.memory').length, 65536)
+          assert.equal(host.memory('own').length, 131072)
+          for (const name of [undefined, 'memory', 'env', 'env.own', 'env::memory']) {
+            assert.throws(() => host.memory(name), { name: 'WizerError', code: 'ERR_WIZER_HOST', message: there })
+          }
+          assert.throws(() => host.call('yield'), { code: 'ERR_WIZER_TRAP', message: there })
+        },
+      },
+    })
+    await way(guest, { allowWasi: true, imports })
+  })
+
+  both('is that of the module that calls, also where it is imported', async (way) => {
+    const preload = {
+      lib: `(module (import "test" "f" (func $f)) (memory (export "memory") 2) (func (export "g") (call $f)))`,
+      side: `(module (import "test" "f" (func $f)) (import "lib" "memory" (memory 1)) ${wasi('random_get')}
+        (func (export "h") (call $f) (drop (call $random_get (i32.const 131064) (i32.const 0)))))`,
+    }
+    const guest = `(module (import "side" "h" (func $h)) (import "lib" "g" (func $g)) (import "test" "f" (func $f)) (memory 1)
+      (func (export "wizer.initialize") (call $f) (call $g) (call $h) (call $f)))`
+    const seen = []
+    await way(guest, { allowWasi: true, preload, ...during((host) => seen.push(host.memory().length)) })
+    assert.deepEqual(seen, [65536, 131072, 131072, 65536])
   })
 
   both('is the same for every view of it', async (way) => {
@@ -824,10 +897,11 @@ describe('limits', () => {
     }
   })
 
-  both('maxMemory holds for an export that an import calls', async (way) => {
-    const { code, cause } = await failure(way(CALLER, { maxMemory: 65536, ...during((host) => host.call('grow')) }))
-    assert.equal(code, 'ERR_WIZER_IMPORT_FAILED')
-    assert.equal(cause.code, 'ERR_WIZER_MEMORY_LIMIT')
+  both('maxMemory holds for an export that an import calls, whatever that makes of it', async (way) => {
+    const grow = (host) => assert.throws(() => host.call('grow'), { code: 'ERR_WIZER_MEMORY_LIMIT' })
+    for (const work of [(host) => host.call('grow'), grow]) {
+      assert.equal((await failure(way(CALLER, { maxMemory: 65536, ...during(work) }))).code, 'ERR_WIZER_MEMORY_LIMIT')
+    }
   })
 })
 
