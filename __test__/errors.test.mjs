@@ -233,7 +233,9 @@ describe('ERR_WIZER_TRAP', () => {
   })
 
   it('within WASI, where there is no memory for it', async () => {
-    await fails('ERR_WIZER_TRAP', /memory.*exported/, init('(drop (call $random_get (i32.const 0) (i32.const 1)))', wasi('random_get')), { allowWasi: true })
+    const guest = (memories) => init('(drop (call $random_get (i32.const 0) (i32.const 1)))', wasi('random_get') + memories)
+    await fails('ERR_WIZER_TRAP', /`random_get` works on.*has no memory/, guest(''), { allowWasi: true })
+    await fails('ERR_WIZER_TRAP', /`random_get` works on.*has to be said.*`a`, `b`/, guest('(memory (export "a") 1) (memory (export "b") 1)'), { allowWasi: true })
   })
 })
 

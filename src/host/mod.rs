@@ -41,7 +41,7 @@ use stdio::Tape;
 ///   (func (export "peek") (result i32)
 ///     (i32.add (i32.load (i32.const 0)) (i32.load (i32.const 4)))))"#;
 /// let mut wizer = Wizer::new();
-/// wizer.import_memory("env", "memory", [], None);
+/// wizer.import_memory("env", "memory", [], Some(1));
 /// wizer.import("env", "invoke", |guest, args| {
 ///     let &[Value::I32(slot)] = args else { return Err("one i32 is wanted".into()) };
 ///     // A trap is caught, and noted in the memory that the module imports.
