@@ -168,7 +168,8 @@ export interface WizerOptions {
    * The functions are called on this thread, also while the module runs on another; values are converted as the
    * WebAssembly JavaScript API does (`i64` is a BigInt; a reference to a function or an object is an opaque handle, which
    * can be given back). They are synchronous: a returned promise is an error. What one throws ends the run, and no
-   * `catch` of the module sees it: it is the `cause` of the {@link WizerError}.
+   * `catch` of the module sees it: it is the `cause` of the {@link WizerError}. But an exception of the module itself that
+   * comes from {@link Host.call} goes on through the module, where nobody catches it on the way.
    *
    * Memories, tables and globals are given as `WebAssembly.Memory`, `Table` and `Global`, as what these are made of
    * (`{ initial: 1 }`), or as the value of a global. They are copied: the run does not change them. The output still imports
@@ -426,8 +427,9 @@ export interface Host {
    *
    * @param name the name of the export
    * @returns nothing, the result, or an array of the results
-   * @throws what an import threw that the function called; else a {@link WizerError} where the function traps, throws an
-   * exception of its own (`ERR_WIZER_TRAP`), or ends the program (`ERR_WIZER_EXIT`)
+   * @throws what an import threw that the function called; else a {@link WizerError} where the function traps or throws an
+   * exception of its own (`ERR_WIZER_TRAP`), or ends the program (`ERR_WIZER_EXIT`). Thrown again, an exception of the
+   * module is that exception, which the module's own handlers catch.
    */
   call(name: string, ...args: unknown[]): any
 

@@ -321,6 +321,78 @@ describe('what an import catches', () => {
   }, ['optimizing'])
 })
 
+describe('an exception of the module', () => {
+  /** `$outer` is called by `wizer.initialize`, which catches; it may call slot 0, which throws its argument. */
+  const guest = `(module (import "env" "outer" (func $outer (param i32))) (import "env" "inner" (func $inner (param i32)))
+    (tag $e (param i32))
+    (global $caught (export "caught") (mut i32) (i32.const 0))
+    (table (export "table") funcref (elem $throw $through))
+    (func $throw (param i32) (throw $e (local.get 0)))
+    (func $through (param i32) (call $inner (local.get 0)))
+    (func (export "wizer.initialize")
+      (global.set $caught (i32.add (global.get $caught)
+        (block $e (result i32) (try_table (catch $e $e) (call $outer (i32.const 20))) (i32.const 1))))
+      (global.set $caught (i32.add (global.get $caught)
+        (block $e (result i32) (try_table (catch $e $e) (call $outer (i32.const 4))) (i32.const 1))))))`
+  const caught = async (make) => {
+    const session = await Session.create(await wizer(guest, { imports: (host) => ({ env: { inner() {}, ...make(host) } }) }))
+    const result = await session.global('caught')
+    await session.close()
+    return result
+  }
+
+  it('goes through imports that let it, and the module catches it', async () => {
+    assert.equal(await caught((host) => ({ outer: (value) => host.callIndirect(undefined, 0, value) })), 24)
+    assert.equal(await caught((host) => ({ outer: (value) => host.callIndirect(undefined, 0, value + 1) })), 26)
+  })
+
+  it('goes through several', async () => {
+    const make = (host) => ({
+      outer: (value) => host.callIndirect(undefined, 1, value),
+      inner: (value) => host.callIndirect(undefined, 0, value + 100),
+    })
+    assert.equal(await caught(make), 224)
+  })
+
+  it('is caught by one, and thrown again by the same one or not at all', async () => {
+    const make = (keep) => (host) => ({
+      outer(value) {
+        try {
+          host.callIndirect(undefined, 0, value)
+        } catch (error) {
+          assert.equal(error.code, 'ERR_WIZER_TRAP')
+          if (keep(value)) return
+          throw error
+        }
+      },
+    })
+    assert.equal(await caught(make(() => true)), 2)
+    assert.equal(await caught(make((value) => value === 4)), 21)
+  })
+
+  it('may come later than it was thrown', async () => {
+    let first
+    const make = (host) => ({
+      outer(value) {
+        try {
+          host.callIndirect(undefined, 0, value)
+        } catch (error) {
+          if (first) throw first
+          first = error
+        }
+      },
+    })
+    assert.equal(await caught(make), 21)
+  })
+
+  it('that nothing catches is the error of the run', async () => {
+    const uncaught = guest.replaceAll('catch $e $e', 'catch $other $e').replace('(tag $e (param i32))', '(tag $e (param i32)) (tag $other (param i32))')
+    const error = await failure(wizer(uncaught, { imports: (host) => ({ env: { inner() {}, outer: (value) => host.callIndirect(undefined, 0, value) } }) }))
+    assert.equal(error.code, 'ERR_WIZER_TRAP')
+    assert.match(error.message, /an exception was thrown that nothing catches/)
+  })
+})
+
 describe('what no import catches', () => {
   const swallowing = (host) => ({
     env: {

@@ -28,6 +28,8 @@ class ImportCalls {
     this.values = values
     /** What the last import threw that failed, as `{ value }`. */
     this.thrown = undefined
+    /** The numbers of the module's exceptions, by the errors that tell of them. */
+    this.exceptions = new WeakMap()
     this.getRun = getRun
     this.functions = []
     /** The names of the functions, in their order. */
@@ -56,7 +58,10 @@ class ImportCalls {
     }
   }
 
-  /** Handles one call. Returns the results, or what to say where the function threw. */
+  /**
+   * Handles one call. Returns the results, or what to say where the function threw, or the number of an exception of the
+   * module that it let through.
+   */
   dispatch(index, args, params, results) {
     try {
       const given = args.map((value, i) => this.values.toJavaScript(value, params[i]))
@@ -70,6 +75,8 @@ class ImportCalls {
       }
       return toResults(returned, results).map((value, i) => this.values.toWebAssembly(value, results[i]))
     } catch (error) {
+      const exception = this.exceptions.get(error)
+      if (exception !== undefined) return exception
       this.thrown = { value: error }
       const { module, name } = this.names[index]
       return `the import ${module}.${name} threw: ${describe(error)}`
@@ -99,11 +106,13 @@ class ImportCalls {
     this.thrown = undefined
     const returned = this.inCall((run) => run.call(callee, given))
     if (Array.isArray(returned)) return this.values.result(returned, type.results)
-    const { code, message } = returned
+    const { code, message, exception } = returned
     const { thrown } = this
     this.thrown = undefined
     if (thrown && code === 'ERR_WIZER_IMPORT_FAILED') throw thrown.value
-    throw new WizerError(`the call of ${describe()} failed: ${message}`, { code })
+    const error = new WizerError(`the call of ${describe()} failed: ${message}`, { code })
+    if (exception !== undefined) this.exceptions.set(error, exception)
+    throw error
   }
 
   inCall(work) {

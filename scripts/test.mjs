@@ -4,7 +4,7 @@
 //   node scripts/test.mjs lint        formatting, clippy, eslint, the public types
 //   node scripts/test.mjs rust        cargo test, doc tests included
 //   node scripts/test.mjs js          the JavaScript tests, on every Node version there is for this machine
-//   node scripts/test.mjs real        a real module of 10 MB, through the command line
+//   node scripts/test.mjs real        real modules: one of 10 MB through the command line, and ones of Emscripten
 //   … --prebuilt                      don't build the addon, and test on the running Node only
 
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
@@ -48,8 +48,9 @@ const steps = [
   ['js', 'build the addon', () => (options.prebuilt ? 'skipped: --prebuilt' : void build())],
   ['js', 'install AssemblyScript', () => install(join(root, 'examples', 'assemblyscript'))],
   ...nodeSteps(),
-  ['real', 'install fastly.wasm', () => install(join(root, 'benches'))],
+  ['real', 'install real modules', () => install(join(root, 'benches'))],
   ['real', 'fastly.wasm', () => realInput()],
+  ['real', 'Emscripten: wasmoon, z3, ImageMagick', () => void run(process.execPath, [join('benches', 'emscripten.mjs')], { env: inTest })],
 ]
 
 /** Initializes fastly.wasm and has V8 judge the output, and a published wasmtime where there is Python to install it. */

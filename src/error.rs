@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::value::Reference;
+
 /// An error of this crate.
 ///
 /// [`Error::code`] is stable across releases; the message is for people and may change.
@@ -355,6 +357,10 @@ pub enum TrapReason {
         /// The limit.
         limit: u64,
     },
+    /// The module threw an exception that nothing caught where a provided function called it. The
+    /// function may pass this on, and what called the function can catch the exception.
+    #[error("an exception was thrown that nothing catches")]
+    Exception(Reference),
     /// The run itself is to end, whatever a provided function makes of this.
     #[error("{message}")]
     Ended {
@@ -370,7 +376,10 @@ impl TrapReason {
     /// output. State that only a limit or a missing import leads to would not be the module's own.
     pub(crate) fn can_be_caught(&self) -> bool {
         match self {
-            TrapReason::Wasm(_) | TrapReason::Exit(_) | TrapReason::Host(_) => true,
+            TrapReason::Wasm(_)
+            | TrapReason::Exit(_)
+            | TrapReason::Host(_)
+            | TrapReason::Exception(_) => true,
             TrapReason::ImportMissing { .. }
             | TrapReason::Limit { .. }
             | TrapReason::Ended { .. } => false,
@@ -387,7 +396,7 @@ impl TrapReason {
 
     pub(crate) fn code(&self) -> &'static str {
         match self {
-            TrapReason::Wasm(_) => "ERR_WIZER_TRAP",
+            TrapReason::Wasm(_) | TrapReason::Exception(_) => "ERR_WIZER_TRAP",
             TrapReason::Exit(_) => "ERR_WIZER_EXIT",
             TrapReason::ImportMissing { .. } => "ERR_WIZER_IMPORT_MISSING",
             TrapReason::Host(_) => "ERR_WIZER_IMPORT_FAILED",

@@ -1,6 +1,7 @@
 //! The compiled tier: wasmtime, with Winch or Cranelift.
 
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -311,6 +312,8 @@ impl Compiler {
     ) -> Result<Vec<Value>, Error> {
         self.store.data_mut().instances.called = Some(self.instances[instance.0].module);
         let result = call(&mut self.store, func, args);
+        // Nobody is left to catch it.
+        let _ = self.store.as_context_mut().take_pending_exception();
         result.map_err(|error| error.tell(label, |error| self.failure(error, Some(label))))
     }
 
@@ -643,7 +646,8 @@ impl Host {
         if let Some(error) = caller.data_mut().ended.take() {
             return Err(error);
         }
-        for ((result, value), ty) in results.iter_mut().zip(values?).zip(&self.results) {
+        let values = values.map_err(|reason| thrown_again(&mut caller, reason))?;
+        for ((result, value), ty) in results.iter_mut().zip(values).zip(&self.results) {
             *result = to_val(&mut caller, value, ty)
                 .map_err(|message| TrapReason::Host(message.into()))?;
         }
@@ -704,8 +708,12 @@ impl<'c, 's> CallingGuest<'c, 's> {
     /// Why a call failed, for the function of the host that made it. What that must not catch is
     /// kept, and ends the run.
     fn failed(&mut self, error: wasmtime::Error) -> TrapReason {
-        // Left there, it would be thrown by whoever throws next.
-        let _ = self.caller.as_context_mut().take_pending_exception();
+        if error.is::<wasmtime::ThrownException>()
+            && let Some(exception) = self.caller.as_context_mut().take_pending_exception()
+            && let Some(number) = objects::keep(&mut *self.caller, &exception.into())
+        {
+            return TrapReason::Exception(Reference::Handle(number));
+        }
         if can_be_caught(&error) {
             return reason(error);
         }
@@ -847,6 +855,23 @@ fn is_of_a_run(error: &wasmtime::Error) -> bool {
         || error.is::<TrapReason>()
         || error.is::<wasmtime::ThrownException>()
         || error.is::<wasmtime::GcHeapOutOfMemory<()>>()
+}
+
+/// What a function of the host failed with; an exception of the module that it let through is thrown
+/// again.
+fn thrown_again(
+    mut store: impl AsContextMut<Data = StoreData>,
+    reason: TrapReason,
+) -> wasmtime::Error {
+    if let TrapReason::Exception(Reference::Handle(number)) = reason
+        && let Some(Val::ExnRef(Some(exception))) = objects::kept(&mut store, number, false)
+    {
+        return match store.as_context_mut().throw::<Infallible>(exception) {
+            Ok(never) => match never {},
+            Err(thrown) => thrown,
+        };
+    }
+    reason.into()
 }
 
 /// Whether a function of the host may catch what a function failed with that it called.

@@ -17,8 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use napi::bindgen_prelude::Either3;
 use napi::bindgen_prelude::{FromNapiValue, ToNapiValue, TypeName, Unknown, ValidateNapiValue};
-use napi::{Either, Env, sys};
+use napi::{Env, sys};
 use wasmparser::{FuncType, ValType};
 
 use super::import_failed;
@@ -47,8 +48,8 @@ enum ToJs {
 
 /// From JavaScript's thread to the module's, while an import is being called.
 enum ToWorker {
-    /// The import returned, or it threw.
-    Return(Result<Vec<Value>, String>),
+    /// The import returned, or it failed.
+    Return(Result<Vec<Value>, TrapReason>),
     /// Where is this memory?
     Memory(Option<String>),
     /// What is the type of this function?
@@ -163,9 +164,7 @@ impl WorkerSide {
                 .recv();
             let answer = match request {
                 Err(_) => return Err(import_failed("the JavaScript environment is gone")),
-                Ok(ToWorker::Return(values)) => {
-                    return values.map_err(|message| import_failed(&message));
-                }
+                Ok(ToWorker::Return(values)) => return values,
                 Ok(ToWorker::Memory(name)) => {
                     let memory = guest.memory_and_host(name.as_deref());
                     Answer::Memory(memory.map(|(bytes, _)| Place {
@@ -311,7 +310,7 @@ impl JsSide {
                 let moved = self.release_moved_views();
                 let result = moved
                     .and_then(|()| in_scope(self.env, || self.dispatch_call(index, &ty, args)))
-                    .unwrap_or_else(|error| Err(error.to_string()));
+                    .unwrap_or_else(|error| Err(import_failed(&error.to_string())));
                 self.release_views(self.depth.get());
                 self.depth.set(self.depth.get() - 1);
                 self.send(ToWorker::Return(result));
@@ -328,14 +327,14 @@ impl JsSide {
         }
     }
 
-    /// Calls `dispatch(index, args, params, results)`, which returns the results, or a text where
-    /// the import threw.
+    /// Calls `dispatch(index, args, params, results)`, which returns the results, a text where the
+    /// import threw, or the number of the module's exception that it let through.
     fn dispatch_call(
         &self,
         index: u32,
         ty: &FuncType,
         args: Vec<Value>,
-    ) -> napi::Result<Result<Vec<Value>, String>> {
+    ) -> napi::Result<Result<Vec<Value>, TrapReason>> {
         let env = self.env;
         // SAFETY: `env` is the environment of this thread, and all values are its own.
         let returned = unsafe {
@@ -346,14 +345,17 @@ impl JsSide {
                 Vec::<String>::to_napi_value(env, type_names(ty.results()))?,
             ];
             let returned = self.call_dispatch(&arguments)?;
-            Either::<JsValues, String>::from_napi_value(env, returned)?
+            Either3::<JsValues, String, u32>::from_napi_value(env, returned)?
         };
         let values = match returned {
-            Either::A(JsValues(values)) => values,
-            Either::B(message) => return Ok(Err(message)),
+            Either3::A(JsValues(values)) => values,
+            Either3::B(message) => return Ok(Err(import_failed(&message))),
+            Either3::C(number) => {
+                return Ok(Err(TrapReason::Exception(Reference::Handle(number))));
+            }
         };
         let typed = with_types(&JsValues(values), ty.results());
-        Ok(typed.ok_or_else(|| "an import returned values of other types".into()))
+        Ok(typed.ok_or_else(|| import_failed("an import returned values of other types")))
     }
 
     fn call_dispatch(&self, arguments: &[sys::napi_value]) -> napi::Result<sys::napi_value> {

@@ -20,6 +20,7 @@ use napi_derive::napi;
 use crate::error::{Error, TrapReason};
 use crate::host::interrupt::Interrupt;
 use crate::options::{Import, Options};
+use crate::value::Reference;
 use crate::wizer::{Failure, Outcome, Wizer};
 use link::{JsFunction, JsSide, JsValues, Waker};
 use session::{Slot, Step, StepTask};
@@ -101,6 +102,8 @@ pub struct NativeError {
 pub struct CallFailure {
     pub code: String,
     pub message: String,
+    /// The number of the exception that the module threw, if it was one.
+    pub exception: Option<u32>,
 }
 
 /// A function that is called: an export, or what is in a slot of a table.
@@ -390,6 +393,10 @@ impl Run {
             Err(reason) => napi::Either::B(CallFailure {
                 code: reason.code().into(),
                 message: reason.to_string(),
+                exception: match reason {
+                    TrapReason::Exception(Reference::Handle(number)) => Some(number),
+                    _ => None,
+                },
             }),
         })
     }
