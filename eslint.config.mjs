@@ -3,7 +3,7 @@ import globals from 'globals'
 
 // benches/scripts holds guests: they run in an engine of their own, not in Node.
 export default [
-  { ignores: ['**/target/', '**/node_modules/', 'benches/scripts/'] },
+  { ignores: ['**/target/', '**/node_modules/', '**/.cache/', 'benches/scripts/'] },
   js.configs.recommended,
   {
     languageOptions: { globals: globals.node },

@@ -4,7 +4,7 @@
 //   node scripts/test.mjs lint        formatting, clippy, eslint, the public types
 //   node scripts/test.mjs rust        cargo test, doc tests included
 //   node scripts/test.mjs js          the JavaScript tests, on every Node version there is for this machine
-//   node scripts/test.mjs real        real modules: one of 10 MB through the command line, and ones of Emscripten
+//   node scripts/test.mjs real        real modules: one of 10 MB through the command line, ones of Emscripten, and some of docs/compatibility.md
 //   … --prebuilt                      don't build the addon, and test on the running Node only
 
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
@@ -51,6 +51,7 @@ const steps = [
   ['real', 'install real modules', () => install(join(root, 'benches'))],
   ['real', 'fastly.wasm', () => realInput()],
   ['real', 'Emscripten: wasmoon, z3, ImageMagick', () => void run(process.execPath, [join('benches', 'emscripten.mjs')], { env: inTest })],
+  ['real', 'modules of packages', () => void run(process.execPath, [join('benches', 'compat', 'compat.mjs'), '--quick'], { env: inTest })],
 ]
 
 /** Initializes fastly.wasm and has V8 judge the output, and a published wasmtime where there is Python to install it. */

@@ -1,0 +1,111 @@
+// One module through wizer, and its output beside the original in V8.
+
+import { snapshot } from '../../../index.mjs'
+import { compare, instantiate } from './compare.mjs'
+import { hostImports } from './host.mjs'
+
+/** How long one initialization may take, in milliseconds. */
+const LIMIT = 120_000
+
+/**
+ * @typedef {object} Verdict
+ * @property {'same' | 'different' | 'refused' | 'fails' | 'not judged'} state
+ *   `fails` is for initializations that fail in V8 as well, `not judged` for what this V8 does not compile
+ * @property {string} [code]    of the error, where wizer refused
+ * @property {string} [reason]
+ * @property {string[]} [differences]
+ * @property {{ bytes: number, slots: number, globals: number, opaque: number }} [seen]  how much was compared
+ * @property {number} inputBytes
+ * @property {number} [outputBytes]
+ * @property {number} [ms]      what wizer took, from the bytes of the input to those of the output
+ * @property {string} [engine]
+ */
+
+/**
+ * @param {import('../packages.mjs').Entry} entry
+ * @param {Uint8Array} wasm
+ * @returns {Promise<Verdict>}
+ */
+export async function judge(entry, wasm) {
+  const made = await run(entry, wasm)
+  const sizes = { inputBytes: wasm.length, ...(made.output && { outputBytes: made.output.length, ms: made.ms, engine: made.engine }) }
+  const refusal = made.error && { code: made.error.code, reason: firstLine(made.error.message) }
+
+  const original = attempt(() => initialized(entry, wasm))
+  if (original.error instanceof WebAssembly.CompileError) {
+    return { state: refusal ? 'refused' : 'not judged', reason: original.error.message, ...refusal, ...sizes }
+  }
+  if (refusal) return { state: original.error ? 'fails' : 'refused', ...refusal, ...sizes }
+  if (original.error) {
+    return { state: 'different', differences: [`the original fails in V8: ${firstLine(original.error.message)}`], ...sizes }
+  }
+  const output = attempt(() => instantiate(made.output, (wanted, memory) => importsFor(entry, wanted, memory)).state())
+  if (output.error) return { state: 'different', differences: [`the output: ${firstLine(output.error.message)}`], ...sizes }
+  const { differences, seen } = compare(original.value, output.value)
+  const same = differences.length === 0
+  return { state: same ? 'same' : 'different', ...(!same && { differences: differences.slice(0, 20) }), seen, ...sizes }
+}
+
+/** What wizer makes of it, or why it does not. */
+async function run(entry, wasm) {
+  const started = performance.now()
+  try {
+    const { wasm: output, report } = await snapshot(wasm, options(entry, wasm))
+    return { output, ms: Math.round(performance.now() - started), engine: report.engine.name }
+  } catch (error) {
+    if (error.code === undefined) throw error
+    return { error }
+  }
+}
+
+/** The options of an initialization. */
+export function options(entry, wasm) {
+  const wanted = typesOfImports(wasm)
+  return {
+    initFunc: entry.initFunc,
+    invoke: entry.calls,
+    imports: (host) => importsFor(entry, wanted, () => host.memory(entry.memory)),
+    stdout: 'ignore',
+    stderr: 'ignore',
+    cache: false,
+    timeout: LIMIT,
+    ...entry.options,
+  }
+}
+
+function typesOfImports(wasm) {
+  try {
+    return WebAssembly.Module.imports(new WebAssembly.Module(wasm))
+  } catch {
+    return []
+  }
+}
+
+const importsFor = (entry, wanted, memory) => hostImports(wanted, { memory, values: entry.imports?.() })
+
+/** The original, initialized in V8 as wizer does it. */
+function initialized(entry, wasm) {
+  const instance = instantiate(wasm, (wanted, memory) => importsFor(entry, wanted, memory))
+  const calls = (entry.calls ?? []).map(parseCall)
+  const isCalled = (name) => calls.some((call) => call.name === name)
+  if (instance.exports._initialize && !isCalled('_initialize')) calls.unshift({ name: '_initialize', args: [] })
+  if (entry.initFunc && !isCalled(entry.initFunc)) calls.push({ name: entry.initFunc, args: [] })
+  for (const { name, args } of calls) instance.exports[name](...args)
+  return instance.state()
+}
+
+/** `name(1, 2)` or `"a name"(1)`, with whole numbers. */
+function parseCall(text) {
+  const [, quoted, plain, args] = /^(?:"(.*)"|([^"]*))\((.*)\)$/.exec(text)
+  return { name: quoted ?? plain, args: args.split(',').filter((arg) => arg.trim() !== '').map(Number) }
+}
+
+function attempt(work) {
+  try {
+    return { value: work() }
+  } catch (error) {
+    return { error }
+  }
+}
+
+const firstLine = (text) => String(text).split('\n')[0]
