@@ -2,9 +2,11 @@
 // are in imports.test.mjs, of the command line in cli.test.mjs.
 
 import assert from 'node:assert/strict'
-import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { describe, it } from 'node:test'
+import { fileURLToPath } from 'node:url'
 import { inspect } from 'node:util'
 import { WizerError, snapshot, wizer, wizerSync } from '@jakechampion/wizer'
 import { runScript, temporaryDirectory } from './helpers/run.mjs'
@@ -329,6 +331,27 @@ it('ERR_WIZER_MEMORY_LIMIT', async () => {
 
 it('ERR_WIZER_UNSUPPORTED', async () => {
   await failure('ERR_WIZER_UNSUPPORTED', init('(return_call $f)', '(func $f)'), { engine: 'baseline' })
+})
+
+it('what is said to translate legacy exceptions does so', async () => {
+  const { default: binaryen } = await import('binaryen')
+  const module = binaryen.parseText(`(module
+    (import "env" "a" (func $a)) (import "env" "b" (func $b))
+    (tag $e (param i32))
+    (memory (export "memory") 1)
+    (func (export "wizer.initialize")
+      (i32.store (i32.const 0) (try (result i32) (do (throw $e (i32.const 42))) (catch $e (pop i32))))))`)
+  module.setFeatures(binaryen.Features.ExceptionHandling | binaryen.Features.ReferenceTypes)
+  const directory = temporaryDirectory()
+  writeFileSync(join(directory, 'in.wasm'), module.emitBinary())
+
+  const { message } = await failure('ERR_WIZER_UNSUPPORTED', readFileSync(join(directory, 'in.wasm')))
+  const [, flags] = /`wasm-opt ([^`]+)`/.exec(message)
+  const program = join(dirname(fileURLToPath(import.meta.resolve('binaryen'))), 'bin', 'wasm-opt')
+  const { status, stderr } = spawnSync(process.execPath, [program, ...flags.split(' '), 'in.wasm', '-o', 'out.wasm'], { cwd: directory, encoding: 'utf8' })
+  assert.equal(status, 0, stderr)
+  const output = await wizer(readFileSync(join(directory, 'out.wasm')))
+  assert.ok(output.includes(Buffer.from([0x41, 0, 0x0b, 1, 42])), 'a data segment with the one byte')
 })
 
 describe('ERR_WIZER_OPTION', () => {

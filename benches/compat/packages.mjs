@@ -9,6 +9,7 @@
  * @property {string} integrity      of the archive, as npm or pip writes it
  * @property {string} file           the module's path in the package
  * @property {boolean} [embedded]    whether the file is a script with the module in it as base64
+ * @property {boolean} [translated]  whether legacy exceptions are first translated into those of WebAssembly 3.0
  * @property {string} toolchain
  * @property {string} initialized    what is run, for people
  * @property {string} [initFunc]     the initialization function, for the option of this name. Emscripten's `__wasm_call_ctors` often
@@ -615,11 +616,33 @@ export const packages = [
     initFunc: '$',
   },
   {
+    id: 'occt-translated',
+    npm: 'occt-import-js',
+    version: '0.0.23',
+    integrity: 'sha512-RFfYQXYFX5C1mB1Aywm0ShcUKzXOr/VzTnlzhBSDJOR6YCAPt1HYCzeXWg1vwwjn/cUxwqRNhhtf1dlewoZYCQ==',
+    file: 'dist/occt-import-js.wasm',
+    translated: true,
+    toolchain: 'C++, Emscripten',
+    initialized: 'constructors',
+    initFunc: '$',
+  },
+  {
     id: 'mupdf',
     npm: 'mupdf',
     version: '1.28.1',
     integrity: 'sha512-Gi11Ow2G1SlrXKJNZBL1eAIGFVih5+4ZKqjptamTVaj/5hnlrcVrVbyb7lHE2lfFKdxZPyv9ZtfOOq7XgjzEig==',
     file: 'dist/mupdf-wasm.wasm',
+    toolchain: 'C, Emscripten',
+    initialized: 'constructors',
+    initFunc: 'x',
+  },
+  {
+    id: 'mupdf-translated',
+    npm: 'mupdf',
+    version: '1.28.1',
+    integrity: 'sha512-Gi11Ow2G1SlrXKJNZBL1eAIGFVih5+4ZKqjptamTVaj/5hnlrcVrVbyb7lHE2lfFKdxZPyv9ZtfOOq7XgjzEig==',
+    file: 'dist/mupdf-wasm.wasm',
+    translated: true,
     toolchain: 'C, Emscripten',
     initialized: 'constructors',
     initFunc: 'x',
@@ -756,6 +779,17 @@ export const packages = [
     version: '0.0.78',
     integrity: 'sha512-LGKMNYFVNyz9vVERN0iz+zvPQJqT7MEGBxslzcuuhwDDOA116LmJLKkg8sZ5SEvQJSc5NRVMWgpRNkDmuoQoJg==',
     file: 'web-ifc-node.wasm',
+    toolchain: 'C++, Emscripten',
+    initialized: 'constructors',
+    initFunc: '$',
+  },
+  {
+    id: 'web-ifc-translated',
+    npm: 'web-ifc',
+    version: '0.0.78',
+    integrity: 'sha512-LGKMNYFVNyz9vVERN0iz+zvPQJqT7MEGBxslzcuuhwDDOA116LmJLKkg8sZ5SEvQJSc5NRVMWgpRNkDmuoQoJg==',
+    file: 'web-ifc-node.wasm',
+    translated: true,
     toolchain: 'C++, Emscripten',
     initialized: 'constructors',
     initFunc: '$',

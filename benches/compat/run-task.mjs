@@ -2,7 +2,7 @@
 // module in the place of its own, has the task done with each, in processes of their own, and compares the answers.
 
 import { spawnSync } from 'node:child_process'
-import { cpSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -18,7 +18,7 @@ const LIMIT = 120_000
 const { id, directory } = JSON.parse(process.argv[2])
 const entry = packages.find((entry) => entry.id === id)
 const outcome = directory ? await answer(directory) : await compareAnswers()
-console.log(`\n${JSON.stringify(outcome)}`)
+writeSync(1, `\n${JSON.stringify(outcome)}\n`)
 // What a package leaves behind (workers, timers) is not waited for.
 process.exit()
 

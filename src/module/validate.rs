@@ -108,7 +108,7 @@ const LEGACY_EXCEPTIONS: &str = "legacy_exceptions";
 
 /// Flags of Binaryen 132, Emscripten 4 and LLVM 20.
 const LEGACY_EXCEPTIONS_HELP: &str = "translate them into the exceptions of WebAssembly 3.0, by \
-    `wasm-opt --all-features --translate-to-exnref`, or compile the module with these \
+    `wasm-opt --all-features --disable-compact-imports --translate-to-exnref`, or compile the module with these \
     (`-sWASM_LEGACY_EXCEPTIONS=0` in Emscripten, `-mllvm -wasm-use-legacy-eh=false` in clang)";
 
 fn validate_for(bytes: &[u8], features: WasmFeatures) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { findPython } from '../../lib/python.mjs'
 
@@ -14,10 +14,21 @@ const MODULE_IN_BASE64 = /AGFzbQEAAA[\w+/]+={0,2}/g
 
 /** @typedef {{ npm?: string, pypi?: string, version: string, integrity: string }} Pin */
 
-/** The module of an entry. */
+/** The module of an entry, as it is tried. */
 export function moduleOf(entry) {
-  const file = readFileSync(join(unpacked(entry), entry.file))
-  return entry.embedded ? Buffer.from(embedded(file), 'base64') : file
+  const file = join(unpacked(entry), entry.file)
+  if (entry.translated) return translated(file)
+  return entry.embedded ? Buffer.from(embedded(readFileSync(file)), 'base64') : readFileSync(file)
+}
+
+/** What ERR_WIZER_UNSUPPORTED says to do about legacy exceptions; the checkout's Binaryen does it, once. */
+function translated(file) {
+  const output = `${file}.translated`
+  if (!existsSync(output)) {
+    const wasmOpt = join(dirname(fileURLToPath(import.meta.resolve('binaryen'))), 'bin', 'wasm-opt')
+    run(process.execPath, [wasmOpt, '--all-features', '--disable-compact-imports', '--translate-to-exnref', file, '-o', output])
+  }
+  return readFileSync(output)
 }
 
 /** A script with another module in the place of its own. */
@@ -41,13 +52,15 @@ export function unpacked(pin) {
   mkdirSync(cache, { recursive: true })
   const work = mkdtempSync(join(cache, 'fetching-'))
   try {
-    const archive = pin.npm ? packed(pin, work) : downloaded(pin, work)
-    verify(pin, archive)
-    const contents = join(work, 'contents')
-    mkdirSync(contents)
-    if (pin.npm) run('tar', ['-xzf', archive, '-C', contents, '--strip-components=1'])
-    else run(python(), ['-m', 'zipfile', '-e', archive, contents])
-    renameSync(contents, directory)
+    if (pin.npm) pack(pin, work)
+    else download(pin, work)
+    const [archive] = readdirSync(work)
+    verify(pin, join(work, archive))
+    // Relative paths: some `tar` takes the drive of an absolute one for the name of a host.
+    mkdirSync(join(work, 'contents'))
+    if (pin.npm) run('tar', ['-xzf', archive, '-C', 'contents', '--strip-components=1'], { cwd: work })
+    else run(python(), ['-m', 'zipfile', '-e', archive, 'contents'], { cwd: work })
+    renameSync(join(work, 'contents'), directory)
   } finally {
     rmSync(work, { recursive: true, force: true })
   }
@@ -60,22 +73,13 @@ export const remove = (pin) => rmSync(placeOf(pin), { recursive: true, force: tr
 const placeOf = (pin) => join(cache, `${nameOf(pin).replace('/', '+')}@${pin.version}`)
 const nameOf = (pin) => pin.npm ?? pin.pypi
 
-function packed({ npm, version }, directory) {
+function pack({ npm, version }, cwd) {
   // npm is a script on Windows, which only a shell can start.
-  const shell = process.platform === 'win32'
-  run('npm', ['pack', `${npm}@${version}`, '--silent', '--pack-destination', directory], { shell })
-  return onlyFile(directory)
+  run('npm', ['pack', `${npm}@${version}`, '--silent'], { cwd, shell: process.platform === 'win32' })
 }
 
-function downloaded({ pypi, version }, directory) {
-  const options = ['--no-deps', '--only-binary=:all:', '--quiet', '--disable-pip-version-check', '--dest', directory]
-  run(python(), ['-m', 'pip', 'download', ...options, `${pypi}==${version}`])
-  return onlyFile(directory)
-}
-
-function onlyFile(directory) {
-  const [name] = readdirSync(directory)
-  return join(directory, name)
+function download({ pypi, version }, cwd) {
+  run(python(), ['-m', 'pip', 'download', '--no-deps', '--only-binary=:all:', '--quiet', '--disable-pip-version-check', `${pypi}==${version}`], { cwd })
 }
 
 function python() {

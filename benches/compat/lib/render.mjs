@@ -42,7 +42,8 @@ ${endToEnd(rows)}
 ## Every module
 
 *State* compares the output's with the original's. *Compared* is how much of it there is: bytes of memory, slots of tables, globals. *Time* is what
-\`snapshot(bytes)\` took, once, with an empty cache.
+\`snapshot(bytes)\` took, once, with an empty cache. *Translated* means that Binaryen first translated legacy exceptions, as
+[\`ERR_WIZER_UNSUPPORTED\`](errors.md#err_wizer_unsupported) says.
 
 ${everyModule(rows)}
 
@@ -88,7 +89,7 @@ function everyModule(rows) {
   const cells = rows.map(([entry, row]) => [
     entry.toolchain,
     nameOf(entry),
-    entry.initialized,
+    entry.translated ? `${entry.initialized} (translated)` : entry.initialized,
     outcome({ ...row, code: undefined }),
     row.seen ? `${count(row.seen.bytes)}, ${count(row.seen.slots)}, ${count(row.seen.globals)}` : '',
     size(row.inputBytes),
