@@ -10,9 +10,10 @@ use wasmi::{
 use wasmi_core::LimiterError;
 use wasmparser::FuncType;
 
+use super::unfused::unfused;
 use super::{
     CallError, Engine, InstanceId, Instances, Prepared, count_of_arguments,
-    imported_function_types, misread, name_is_taken, no_function, no_such_function,
+    imported_function_types, name_is_taken, no_function, no_such_function,
 };
 use crate::error::{Error, Frame, Trap, TrapReason};
 use crate::host::{Binding, Caller, Guest, HostError, HostState, Imports, Limiter};
@@ -81,7 +82,7 @@ struct Loaded {
 
 impl Loaded {
     fn new(engine: &wasmi::Engine, prepared: &Prepared<'_>) -> Result<Loaded, Error> {
-        let module = wasmi::Module::new(engine, &prepared.code.bytes[..]);
+        let module = wasmi::Module::new(engine, &unfused(&prepared.code.bytes)[..]);
         Ok(Loaded {
             module: module.map_err(|error| Error::unsupported(error.to_string()))?,
             function_types: imported_function_types(&prepared.module),
@@ -383,7 +384,6 @@ impl Engine for Interpreter {
     }
 
     fn load(&mut self, module: &Prepared<'_>) -> Result<usize, Error> {
-        misread::check(&module.module)?;
         let loaded = Loaded::new(self.store.engine(), module)?;
         self.modules.push(loaded);
         self.store.data_mut().instances.load(module);

@@ -8,10 +8,10 @@ pub mod cache;
 mod compiler;
 mod interpreter;
 mod making;
-mod misread;
 mod objects;
 pub mod stack;
 pub mod tier;
+mod unfused;
 
 use wasmparser::FuncType;
 

@@ -7,14 +7,12 @@
 //! from a compiler that starts beside the interpreter once that has taken about as long as
 //! compiling would: so a run takes at most about twice as long as with the better of the two.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::cache::Cache;
 use super::compiler::{Compiler, MakeLinker, Settings, Strategy};
 use super::interpreter::Interpreter;
 use super::making::{Kept, Making, Order, Recipe};
-use super::misread;
 use super::stack::on_large_stack;
 use super::{Engine, Prepared};
 use crate::error::Error;
@@ -84,10 +82,6 @@ impl Budget {
 /// Up to this much code, in bytes, Cranelift is as good as done when Winch is (some 40 ms later
 /// at most), and its code runs up to twice as fast.
 const SMALL: usize = 128 << 10;
-
-/// Up to this much code, in bytes, the search for what the interpreter gets wrong is short. Measured
-/// on the 10 MB of `fastly.wasm`: 15 ms.
-const SEARCHED_AT_ONCE: usize = 1 << 20;
 
 /// From this much code on, in bytes, compiled code is kept: it takes some 20 ms to make, and
 /// longer than to read it back.
@@ -163,7 +157,6 @@ impl Job<'_, '_> {
         let (mut reason, code) = match self.options.engine {
             options::Engine::Interpreter => {
                 clock.begin(Phase::Compile);
-                self.is_read()?;
                 let host = self.host(&input, None)?;
                 let engine = self.interpreter(host, None)?;
                 self.validation.wait()?;
@@ -244,13 +237,7 @@ impl Job<'_, '_> {
             (making.is_compiling() && time > budget.beside)
                 .then(|| "it was done: the compiler needs the processor".into())
         };
-        let is_read = match self.code_size() {
-            0..=SMALL => self.is_read(),
-            // Searching takes longer, and is done beside the run.
-            _ => Ok(()),
-        };
-        let engine = is_read.and_then(|()| self.interpreter(host, Some(Box::new(pause))));
-        let engine = match engine {
+        let engine = match self.interpreter(host, Some(Box::new(pause))) {
             Ok(engine) => engine,
             Err(Error::Unsupported { message, .. }) => {
                 code.order(Order::Now);
@@ -259,11 +246,8 @@ impl Job<'_, '_> {
             Err(other) => return Err(other),
         };
         let reason = "it was done before compiled code would have been";
-        let (mut ran, is_misread) = self.attempt_and_search(engine, reason.into(), clock, work)?;
+        let mut ran = self.attempt(engine, reason.into(), clock, work)?;
         let left = match &ran.result {
-            Ok(_) | Err(Error::Timeout { .. }) if is_misread => {
-                Some("wasmi gets a part of its code wrong".into())
-            }
             Ok(_) | Err(Error::Timeout { .. } | Error::Aborted) => None,
             Err(error) => {
                 let speculation = ran.engine.host().speculation.as_ref();
@@ -289,47 +273,6 @@ impl Job<'_, '_> {
                 Ok(Speculated::Left(why))
             }
         }
-    }
-
-    /// Refuses what the interpreter gets wrong.
-    fn is_read(&self) -> Result<(), Error> {
-        let mut modules = self.modules.iter();
-        modules.try_for_each(|prepared| misread::check(&prepared.module))
-    }
-
-    /// Runs on the interpreter, and says whether that gets a part of the code wrong, where that was
-    /// not looked for before. The search waits until validation leaves a processor, if it is long.
-    fn attempt_and_search<T: Send>(
-        &self,
-        engine: Box<dyn Engine>,
-        reason: String,
-        clock: &mut Clock<'_>,
-        work: &Work<'_, T>,
-    ) -> Result<(Ran<T>, bool), Error> {
-        if self.code_size() <= SMALL {
-            return Ok((self.attempt(engine, reason, clock, work)?, false));
-        }
-        let (modules, validation) = (self.modules, self.validation.clone());
-        let waits = self.code_size() > SEARCHED_AT_ONCE;
-        let nobody_cares = AtomicBool::new(false);
-        let search = || {
-            while waits && validation.verdict().is_none() && !nobody_cares.load(Ordering::Relaxed) {
-                std::thread::sleep(VERDICT_WAIT);
-            }
-            let mut modules = modules.iter();
-            modules.any(|prepared| misread::is_in(&prepared.module, &nobody_cares))
-        };
-        std::thread::scope(|scope| {
-            let search = std::thread::Builder::new().spawn_scoped(scope, search);
-            let search = search.map_err(|e| Error::internal(format!("no thread: {e}")))?;
-            let ran = self.attempt(engine, reason, clock, work);
-            let counts =
-                matches!(&ran, Ok(ran) if matches!(ran.result, Ok(_) | Err(Error::Timeout { .. })));
-            nobody_cares.store(!counts, Ordering::Relaxed);
-            // It does not panic, and would mean nothing good if it did.
-            let is_misread = search.join().unwrap_or(true);
-            Ok((ran?, is_misread))
-        })
     }
 
     /// Runs on one engine.
