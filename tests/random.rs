@@ -15,7 +15,7 @@ use arbitrary::Unstructured;
 use common::fixtures::{self, Fixture, Setup};
 use common::judge::Judge;
 use common::structure::{Items, append};
-use common::{Random, chain, structure};
+use common::{Random, chain, seeds, structure};
 use wasm_encoder::{Encode, ExportKind, Function, Instruction};
 use wasmparser::{FuncType, Parser, Payload, TypeRef, ValType};
 use wizer::{Engine, Error};
@@ -53,15 +53,6 @@ const MAX_MEMORY: u64 = 64 << 20;
 
 /// How long a module may run: a damaged one may never end.
 const TIMEOUT: Duration = Duration::from_secs(20);
-
-/// The seeds to use, where the environment does not say others.
-fn seeds(usual: Range<u64>) -> Range<u64> {
-    let Ok(range) = std::env::var("SEEDS") else {
-        return usual;
-    };
-    let (from, to) = range.split_once("..").expect("SEEDS is FROM..TO");
-    from.parse().unwrap()..to.parse().unwrap()
-}
 
 /// Judges what comes of the modules of some seeds, and tells how often it was what. Fails at the
 /// end if it was wrong for any.

@@ -8,6 +8,8 @@ pub mod fixtures;
 pub mod judge;
 pub mod structure;
 
+use std::ops::Range;
+
 use fixtures::Setup;
 use judge::Judge;
 
@@ -35,6 +37,15 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// The seeds to use, where the environment does not say others.
+pub fn seeds(usual: Range<u64>) -> Range<u64> {
+    let Ok(range) = std::env::var("SEEDS") else {
+        return usual;
+    };
+    let (from, to) = range.split_once("..").expect("SEEDS is FROM..TO");
+    from.parse().unwrap()..to.parse().unwrap()
 }
 
 /// Numbers that look random and are the same in every run (xorshift).
