@@ -3,7 +3,7 @@
 // The JavaScript API, documented in index.d.ts. What runs is the native addon; this file turns
 // options into plain values, results into promises and errors into `WizerError`.
 
-const { isMainThread } = require('node:worker_threads')
+const { isMainThread } = require('./lib/node.js').workerThreads
 const { loadBinding } = require('./platform.js')
 const { ImportCalls } = require('./lib/imports.js')
 const { WizerError } = require('./lib/error.js')

@@ -1,10 +1,14 @@
 'use strict'
 
-// Finds and loads the native addon for the machine this runs on. The API is index.js.
+// Finds the native addon and the program for the machine this runs on, also where a bundler has moved this code into
+// another file. The API is index.js.
 
-const { closeSync, openSync, readSync } = require('node:fs')
-const { join, resolve } = require('node:path')
+const node = require('./lib/node.js')
 
+const { closeSync, existsSync, openSync, readFileSync, readSync } = node.fs
+const { dirname, isAbsolute, join, resolve } = node.path
+
+const NAME = '@jakechampion/wizer'
 const SOURCE = 'https://github.com/JakeChampion/wizer'
 
 /** The platforms that have a package, by Node's names for them, each with its Rust target. */
@@ -51,8 +55,41 @@ function isMusl(executable = process.execPath) {
   }
 }
 
+/** The file that this code is in. In a bundle that is an ES module, only the call stack knows. */
+function thisFile() {
+  if (typeof __filename === 'string') return __filename
+  const { prepareStackTrace } = Error
+  try {
+    Error.prepareStackTrace = (_error, [site]) => site?.getFileName()
+    const name = String(new Error().stack)
+    const file = name.startsWith('file:') ? node.url.fileURLToPath(name) : name
+    // Code that is in no file has only what is beside the executable.
+    return isAbsolute(file) ? file : process.execPath
+  } finally {
+    Error.prepareStackTrace = prepareStackTrace
+  }
+}
+
+/** Whether this code is in another file than that of its package. */
+function isBundled(file) {
+  try {
+    return JSON.parse(readFileSync(join(dirname(file), 'package.json'), 'utf8')).name !== NAME
+  } catch {
+    return true
+  }
+}
+
 /** The machine this runs on; tests pass others to the functions below. */
-const here = { platform: process.platform, arch: process.arch, isMusl, env: process.env, load: require }
+const here = {
+  platform: process.platform,
+  arch: process.arch,
+  isMusl,
+  env: process.env,
+  file: thisFile(),
+  isBundled,
+  exists: existsSync,
+  requireFrom: node.module.createRequire,
+}
 
 /** The platform's name as it stands in the names of packages and files: `linux-x64-gnu`. */
 function platformName({ platform, arch, isMusl } = here) {
@@ -60,51 +97,97 @@ function platformName({ platform, arch, isMusl } = here) {
   return `${platform}-${arch}${abi ? abi() : ''}`
 }
 
+/** The program's file in the packages of a platform, given by Node's name or by ours. */
+const programName = (platform) => (platform.startsWith('win32') ? 'wizer.exe' : 'wizer')
+
+/** The addon beside this file: built there in a source checkout, or copied beside a bundle. */
+const addonBeside = (host) => join(dirname(host.file), `wizer.${platformName(host)}.node`)
+
 /**
- * Loads the native addon: the file that the environment variable `WIZER_BINDING` names, else one
- * built in this directory (a source checkout), else the one in this platform's package.
+ * Loads the native addon: the file that the environment variable `WIZER_BINDING` names, else the one beside this file,
+ * else the one in this platform's package.
  * Throws an error with the code `ERR_WIZER_PLATFORM` when there is none that loads.
  */
 function loadBinding(host = here) {
-  const { env, load } = host
-  if (env.WIZER_BINDING) {
-    const file = resolve(env.WIZER_BINDING)
-    try {
-      return load(file)
-    } catch (cause) {
-      throw platformError(`the environment variable WIZER_BINDING names ${file}`, cause)
-    }
+  if (host.env.WIZER_BINDING) {
+    const named = resolve(host.env.WIZER_BINDING)
+    return load(host, named, `the environment variable WIZER_BINDING names ${named}`)
   }
 
   const platform = platformName(host)
-  const built = join(__dirname, `wizer.${platform}.node`)
-  try {
-    return load(built)
-  } catch (cause) {
-    if (!isMissing(cause, built)) throw platformError(`${built} was built for another system than ${platform}, or is damaged`, cause)
-  }
+  const beside = addonBeside(host)
+  if (host.exists(beside)) return load(host, beside, `${beside} was built for another system than ${platform}, or is damaged`)
 
-  const name = `@jakechampion/wizer-${platform}`
+  const addon = addonOfPackage(host)
+  return load(host, addon, `the package ${NAME}-${platform} is installed, but does not load on this ${platform}`)
+}
+
+function load({ file, requireFrom }, addon, problem) {
   try {
-    return load(name)
+    return requireFrom(file)(addon)
   } catch (cause) {
-    if (!(platform in targets)) {
-      const known = Object.keys(targets).join(', ')
-      throw platformError(`there is no package for the platform ${platform} (looked for ${name}; there are: ${known})`, cause)
-    }
-    if (!isMissing(cause, name)) throw platformError(`the package ${name} is installed, but does not load on this ${platform}`, cause)
-    throw platformError(
-      `the package ${name}, the native addon for ${platform}, is not installed. ` +
-        'It is an optional dependency: install again without leaving those out, ' +
-        'and without a lock file that was made on another platform',
-      cause,
-    )
+    throw platformError(problem, cause)
   }
 }
 
-/** Whether it is `request` itself that does not exist, not something that it needs. */
-function isMissing(error, request) {
-  return error.code === 'MODULE_NOT_FOUND' && error.message.includes(`'${request}'`)
+/**
+ * The path of a `wizer` that can be executed. It is the program in this platform's package: a script would need an
+ * interpreter that the caller's environment need not have, nor Windows at all. Where `loadBinding` takes an addon
+ * built from source, it is the launcher of that, but for Windows.
+ */
+function programPath(host = here) {
+  const { platform, env, exists, file } = host
+  const launcher = join(dirname(file), 'bin', 'wizer.js')
+  const fromSource = env.WIZER_BINDING || exists(addonBeside(host))
+  if (fromSource && platform !== 'win32' && exists(launcher)) return launcher
+
+  const program = join(dirname(addonOfPackage(host)), programName(platform))
+  if (exists(program)) return program
+  throw platformError(`the package ${NAME}-${platformName(host)} is installed without its program`, new Error(`there is no file ${program}`))
+}
+
+/** The addon in this platform's package. */
+function addonOfPackage(host) {
+  const { file, isBundled, requireFrom } = host
+  const { resolve } = requireFrom(file)
+  const name = `${NAME}-${platformName(host)}`
+  try {
+    return resolve(name)
+  } catch (cause) {
+    // Whichever resolver it is, and whatever it says (Yarn's has words of its own): nothing was found.
+    if (!isBundled(file)) throw notFound(host, name, cause)
+    try {
+      // A bundle need not see what the package depends on. The package does, if it is installed.
+      return requireFrom(resolve(`${NAME}/package.json`)).resolve(name)
+    } catch {
+      throw notFound(host, name, cause)
+    }
+  }
+}
+
+function notFound(host, name, cause) {
+  const { file, isBundled } = host
+  const platform = platformName(host)
+  if (!(platform in targets)) {
+    const known = Object.keys(targets).join(', ')
+    return platformError(`there is no package for the platform ${platform} (looked for ${name}; there are: ${known})`, cause)
+  }
+  if (isBundled(file)) {
+    return platformError(
+      `${NAME} seems to be bundled into ${file}, from where the package ${name}, the native addon for ${platform}, is not found. ` +
+        `Keep ${NAME} out of the bundle and install it: name it in \`external\` (esbuild, Rollup, Rolldown), ` +
+        '`ssr.external` (Vite) or `externals` (webpack). ' +
+        `Or copy wizer.${platform}.node from ${name} beside that file, or name the addon in the environment variable WIZER_BINDING. ` +
+        `See ${SOURCE}/blob/main/docs/bundling.md`,
+      cause,
+    )
+  }
+  return platformError(
+    `the package ${name}, the native addon for ${platform}, is not installed. ` +
+      'It is an optional dependency: install again without leaving those out, ' +
+      'and without a lock file that was made on another platform',
+    cause,
+  )
 }
 
 function platformError(what, cause) {
@@ -122,4 +205,4 @@ function platformError(what, cause) {
   return error
 }
 
-module.exports = { isMusl, loadBinding, platformName, targets }
+module.exports = { isMusl, loadBinding, platformName, programName, programPath, targets }

@@ -2,19 +2,17 @@
 // without a network, and used from there.
 
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { stage } from '../scripts/release.mjs'
+import { pack, platform, run } from './helpers/packages.mjs'
 
 const root = resolve(fileURLToPath(import.meta.url), '../..')
-const { platformName, targets } = createRequire(import.meta.url)('../platform.js')
+const { programName, targets } = createRequire(import.meta.url)('../platform.js')
 const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
-const platform = platformName()
 
 const WAT = `(module
   (memory (export "memory") 1)
@@ -28,37 +26,16 @@ async function assertInitialized(wasm) {
   assert.equal(instance.exports['wizer.initialize'], undefined)
 }
 
-// Neither the settings of the npm that runs these tests nor an addon chosen for them reach the user's directory.
-const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(npm_|NODE_PATH$|WIZER_)/i.test(name)))
-
-/** Runs a program in a directory, and gives back its standard output. */
-function run(cwd, command, ...args) {
-  // On Windows, npm and npx are scripts, which only a shell can start.
-  const shell = process.platform === 'win32' && command !== process.execPath
-  const { status, stdout, stderr, error } = spawnSync(command, args, { cwd, env, encoding: 'utf8', shell })
-  assert.equal(status, 0, `${command} ${args.join(' ')}\n${error ?? ''}${stdout}${stderr}`)
-  return stdout
-}
-
 describe('the packed packages', { skip: !(platform in targets) && `no package for ${platform}` }, () => {
-  let directory, app
-  const packed = {}
+  let directory, app, packed
 
   before(() => {
-    const addon = join(root, `wizer.${platform}.node`)
-    assert.ok(existsSync(addon), `${addon} is not built: npm run build:test`)
-
     directory = mkdtempSync(join(tmpdir(), 'wizer-pack-'))
-    stage(directory, { [platform]: addon })
-    for (const name of ['main', platform]) {
-      [packed[name]] = JSON.parse(run(join(directory, name), 'npm', 'pack', '--json', '--pack-destination', '..'))
-    }
-
+    packed = pack(directory)
     app = join(directory, 'app')
     mkdirSync(app)
     writeFileSync(join(app, 'input.wat'), WAT)
-    const tarballs = Object.values(packed).map(({ filename }) => `../${filename}`)
-    run(app, 'npm', 'install', '--offline', '--ignore-scripts', '--no-audit', '--no-fund', ...tarballs)
+    run(app, 'npm', 'install', '--offline', '--ignore-scripts', '--no-audit', '--no-fund', packed.main.file, packed.platform.file)
   })
 
   after(() => directory && rmSync(directory, { recursive: true, force: true }))
@@ -68,6 +45,8 @@ describe('the packed packages', { skip: !(platform in targets) && `no package fo
     assert.deepEqual(files('main'), [
       'LICENSE',
       'README.md',
+      'bin-path.d.ts',
+      'bin-path.js',
       'bin/wizer.js',
       'index.d.mts',
       'index.d.ts',
@@ -75,12 +54,14 @@ describe('the packed packages', { skip: !(platform in targets) && `no package fo
       'index.mjs',
       'lib/error.js',
       'lib/imports.js',
+      'lib/node.js',
       'lib/options.js',
       'lib/values.js',
       'package.json',
       'platform.js',
     ])
-    assert.deepEqual(files(platform), ['LICENSE', 'README.md', 'package.json', `wizer.${platform}.node`])
+    assert.deepEqual(files('platform'), ['LICENSE', 'README.md', 'package.json', programName(platform), `wizer.${platform}.node`].sort())
+    assert.deepEqual(files('compat'), ['LICENSE', 'README.md', 'bin/wizer.js', 'index.d.ts', 'index.js', 'package.json'])
   })
 
   it('name every platform of the same version, and no registry', () => {

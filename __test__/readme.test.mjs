@@ -9,6 +9,7 @@
 //     fails                 the exit status is not 0
 //   js, c, rust, wat file=NAME   a file, for commands that come later
 //     in=DIRECTORY          in a copy of this directory
+//   json, yaml manager=NAME   a part of a manifest, with which __test__/real/ installs
 //   js throws             the error is the text in the block that follows
 //     unix                  not on Windows, where the system says it in other words
 //   rust test=NAME        a program, which tests/readme.rs runs
@@ -34,13 +35,13 @@ import { basename, dirname, join, resolve } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import * as api from '../index.mjs'
-import { stage } from '../scripts/release.mjs'
+import { builtFiles } from '../scripts/build.mjs'
 import { install } from '../scripts/run.mjs'
+import { override, pack, platform } from './helpers/packages.mjs'
 
 const root = resolve(fileURLToPath(import.meta.url), '../..')
-const { platformName, targets } = createRequire(import.meta.url)('../platform.js')
+const { targets } = createRequire(import.meta.url)('../platform.js')
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
-const platform = platformName()
 const updating = Boolean(process.env.UPDATE_DOCS)
 
 // ----- documents -----
@@ -145,13 +146,8 @@ const elsewhere = {
 
 /** The packages as they are published, packed. */
 const tarballs = once(() => {
-  const directory = join(sandbox, 'packages')
-  stage(directory, { [platform]: join(root, `wizer.${platform}.node`) })
-  return ['main', platform].map((name) => {
-    const { status, stdout } = spawnSync(shell, ['-c', 'npm pack --json --pack-destination ..'], { cwd: join(directory, name), env, encoding: 'utf8' })
-    assert.equal(status, 0)
-    return join(directory, JSON.parse(stdout)[0].filename)
-  })
+  const { main, platform } = pack(join(sandbox, 'packages'))
+  return [main.file, platform.file]
 })
 
 const bundlers = once(() => {
@@ -173,12 +169,6 @@ const clang = once(() =>
     return clang && succeeds(`${clang} --target=wasm32 -nostdlib -Wl,--no-entry probe.c -o probe.wasm`)
   }),
 )
-
-/** The program `wizer`, if it was built. */
-const program = once(() => {
-  const name = process.platform === 'win32' ? 'wizer.exe' : 'wizer'
-  return ['debug', 'release'].map((profile) => join(root, 'target', profile, name)).find(existsSync)
-})
 
 /** A module as the compilers make it of primes.rs and primes.c, where there is no such compiler. */
 const PRIMES = `(module
@@ -219,7 +209,7 @@ function prepare(command, cwd) {
     }
     case 'npx': {
       if (words[0] === 'wizer') return { run: command }
-      const scripts = { vite: 'vite/bin/vite.js', rollup: 'rollup/dist/bin/rollup' }
+      const scripts = { esbuild: 'esbuild/bin/esbuild', vite: 'vite/bin/vite.js', rollup: 'rollup/dist/bin/rollup' }
       assert.ok(words[0] in scripts, `no test knows how to run: ${command}`)
       return { run: [process.execPath, join(bundlers(), scripts[words[0]])].map(quote).concat(words.slice(1)).join(' ') }
     }
@@ -232,18 +222,17 @@ function prepare(command, cwd) {
       return { skip: `there is no ${name} for WebAssembly` }
     }
     case 'tar': {
-      if (!program()) return { skip: 'the program was not built' }
       const archive = words.at(-1)
       const directory = archive.replace('.tar.gz', '')
       assert.equal(directory.slice(0, -'x86_64-unknown-linux-gnu'.length), `wizer-v${manifest.version}-`)
       mkdirSync(join(cwd, directory))
-      cpSync(program(), join(cwd, directory, 'wizer'))
+      cpSync(builtFiles().program, join(cwd, directory, 'wizer'))
       assert.ok(succeeds(`cd ${quote(cwd)} && tar -czf ${archive} ${directory} && rm -r ${directory}`))
       return { run: command }
     }
-    case 'mv':
-      return program() ? { run: command } : { skip: 'the program was not built' }
     case 'node':
+      return { run: command.replaceAll('linux-x64-gnu', platform) }
+    case 'mv':
     case 'echo':
     case 'cat':
       return { run: command }
@@ -256,7 +245,7 @@ function prepare(command, cwd) {
 const afterwards = {
   mv: () => assert.deepEqual(sh('"$HOME/.local/bin/wizer" --version', sandbox), { status: 0, printed: `wizer ${manifest.version}\n` }),
   'npx vite': (cwd) => assertBundle(cwd, `dist/assets/${readdirSync(join(cwd, 'dist/assets')).find((name) => name.endsWith('.js'))}`),
-  'npx rollup': (cwd) => assertBundle(cwd, 'rollup/main.js'),
+  'npx rollup main.js': (cwd) => assertBundle(cwd, 'rollup/main.js'),
 }
 
 /** Runs what a bundler made of main.js. It is for browsers; what it asks of one is here in a few lines. */
@@ -295,6 +284,10 @@ async function run(block, folder) {
     case 'toml':
       assert.equal(text, `[dependencies]\nwizer = { git = "${manifest.homepage.split('#')[0]}" }\n`)
       assert.match(read('Cargo.toml'), /^name = "wizer"$/m)
+      return undefined
+    case 'json':
+    case 'yaml':
+      assert.equal(override(attributes.manager), text)
       return undefined
     default:
       return assert.fail(`${path}: a block of ${language || 'no language'} is not run`)

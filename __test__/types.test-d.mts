@@ -3,6 +3,7 @@
 
 import byDefault, { Session, WizerError, snapshot, wizer, wizerSync } from '@jakechampion/wizer'
 import * as everything from '@jakechampion/wizer'
+import path from '@jakechampion/wizer/bin-path'
 import type { Host, Imports, MemoryReport, Phase, Progress, Report, Snapshot, Wasm, WizerErrorCode, WizerOptions } from '@jakechampion/wizer'
 
 /** Compiles where both types are the same. */
@@ -12,6 +13,7 @@ const same = <A, B>(_: Same<A, B>) => {}
 // ----- the names, and what they are -----
 
 same<typeof byDefault, typeof wizer>(true)
+same<typeof path, string>(true)
 same<typeof everything.default, typeof wizer>(true)
 same<keyof typeof everything, 'default' | 'Session' | 'WizerError' | 'snapshot' | 'wizer' | 'wizerSync'>(true)
 same<Parameters<typeof wizer>, [wasm: Wasm, options?: WizerOptions | undefined]>(true)

@@ -2,7 +2,7 @@
 
 // Calls of JavaScript functions by a module.
 
-const { isMarkedAsUntransferable, markAsUntransferable } = require('node:worker_threads')
+const { isMarkedAsUntransferable, markAsUntransferable } = require('./node.js').workerThreads
 const { WizerError } = require('./error.js')
 const { toBytes } = require('./options.js')
 

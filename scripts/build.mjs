@@ -1,4 +1,5 @@
-// Builds the native addon and puts it where platform.js looks for it: `wizer.<platform>.node`.
+// Builds the native addon and puts it where platform.js looks for it: `wizer.<platform>.node`. The program goes into
+// `programs/<platform>/`.
 //
 //   node scripts/build.mjs                      the addon as the tests use it
 //   node scripts/build.mjs --release            the addon as it is published
@@ -10,14 +11,14 @@
 // `napi build` is not used: types and loader are written by hand here, so that all it would do is
 // the one `cargo build` and the one copy below.
 
-import { copyFileSync, renameSync, rmSync, statSync } from 'node:fs'
+import { copyFileSync, mkdirSync, renameSync, rmSync, statSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { basename, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { Failure, main, root, run } from './run.mjs'
 
-const { platformName, targets } = createRequire(import.meta.url)('../platform.js')
+const { platformName, programName, targets } = createRequire(import.meta.url)('../platform.js')
 
 /** What a published addon may weigh, in bytes. */
 const LIMIT = 20_000_000
@@ -28,9 +29,9 @@ export function build({ release = false, program = false, target, glibc, zig = B
   if (!platform) throw new Failure(`no platform in platform.js has the target ${target}`)
 
   const args = [zig ? 'zigbuild' : 'build', '--locked', '--message-format=json-render-diagnostics']
-  // The tests' addon takes exactly what `cargo test --all-features` compiles, so that both share it.
-  if (program) args.push('--bin', 'wizer', '--features', 'cli')
-  else args.push('--lib', ...(release ? ['--features', 'napi'] : ['--all-features']))
+  args.push(...(program ? ['--bin', 'wizer'] : ['--lib']))
+  // What is built for tests takes exactly what `cargo test --all-features` compiles, so that both share it.
+  args.push(...(release ? ['--features', program ? 'cli' : 'napi'] : ['--all-features']))
   if (release) args.push('--release')
   if (target) args.push('--target', glibc ? `${target}.${glibc}` : target)
   // A shared library can't bring its own libc, which is what Rust's musl targets do if not told otherwise.
@@ -39,14 +40,20 @@ export function build({ release = false, program = false, target, glibc, zig = B
   console.log(`$ cargo ${args.join(' ')}`)
   const messages = run('cargo', args, { env, capture: true })
   const built = artifact(messages, program ? 'bin' : 'cdylib')
-  if (program) return built
+  const file = builtFiles(platform)[program ? 'program' : 'addon']
+  place(built, file)
+  const { size } = statSync(file)
+  console.log(`${basename(file)}: ${(size / 1e6).toFixed(1)} MB (${release ? 'release' : 'for tests'})`)
+  if (release && !program && size >= LIMIT) throw new Failure(`${basename(file)} has ${size} bytes; it must stay under ${LIMIT}`)
+  return file
+}
 
-  const addon = join(root, `wizer.${platform}.node`)
-  place(built, addon)
-  const { size } = statSync(addon)
-  console.log(`${basename(addon)}: ${(size / 1e6).toFixed(1)} MB (${release ? 'release' : 'for tests'})`)
-  if (release && size >= LIMIT) throw new Failure(`${basename(addon)} has ${size} bytes; it must stay under ${LIMIT}`)
-  return addon
+/** Where the addon and the program for a platform are, once they are built. */
+export function builtFiles(platform = platformName(), directory = root) {
+  return {
+    addon: join(directory, `wizer.${platform}.node`),
+    program: join(directory, 'programs', platform, programName(platform)),
+  }
 }
 
 /** The file that cargo made of our own crate, from its messages: one JSON object a line. */
@@ -64,6 +71,7 @@ function artifact(messages, kind) {
 /** Copies by way of a rename: a process that has the old file loaded keeps it. */
 function place(from, to) {
   const partial = `${to}.${process.pid}`
+  mkdirSync(dirname(to), { recursive: true })
   try {
     copyFileSync(from, partial)
     renameSync(partial, to)

@@ -1,0 +1,4 @@
+#!/usr/bin/env node
+'use strict'
+
+require('@jakechampion/wizer/bin/wizer.js')

@@ -1,0 +1,4 @@
+/** The path of the program `wizer`. */
+declare const wizer: string
+
+export = wizer
