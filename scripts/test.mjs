@@ -4,7 +4,8 @@
 //   node scripts/test.mjs lint        formatting, clippy, eslint, the public types
 //   node scripts/test.mjs rust        cargo test, doc tests included
 //   node scripts/test.mjs js          the JavaScript tests, on every Node version there is for this machine
-//   node scripts/test.mjs real        real modules: one of 10 MB through the command line, ones of Emscripten, and some of docs/compatibility.md
+//   node scripts/test.mjs real        real modules: one of 10 MB through the command line, ones of Emscripten, and some of docs/compatibility.md;
+//                                     the packages in real package managers, bundlers and packages that start wizer
 //   … --prebuilt                      don't build the addon, and test on the running Node only
 
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
@@ -26,6 +27,9 @@ const cacheHome = mkdtempSync(join(tmpdir(), 'wizer-test-cache-'))
 process.on('exit', () => rmSync(cacheHome, { recursive: true, force: true }))
 const inTest = { XDG_CACHE_HOME: cacheHome }
 
+/** Tests with other people's programs, which take long: once is enough. */
+const REAL = join('__test__', 'real')
+
 /** The Node versions that we promise to work on. */
 const VERSIONS = [20, 22, 24, 26]
 
@@ -45,13 +49,15 @@ const steps = [
   ['lint', 'cargo fmt', () => run('cargo', ['fmt', '--check'])],
   ['lint', 'cargo clippy', () => run('cargo', ['clippy', '--locked', '--all-features', '--all-targets', '--', '-D', 'warnings'])],
   ['rust', 'cargo test', () => run('cargo', ['test', '--locked', '--all-features'], { env: { ...inTest, SPEC: 'all' } })],
-  ['js', 'build the addon', () => (options.prebuilt ? 'skipped: --prebuilt' : void build())],
+  ['js real', 'build the addon', () => (options.prebuilt ? 'skipped: --prebuilt' : void build())],
+  ['js real', 'build the program', () => (options.prebuilt ? 'skipped: --prebuilt' : void build({ program: true }))],
   ['js', 'install AssemblyScript', () => install(join(root, 'examples', 'assemblyscript'))],
   ...nodeSteps(),
   ['real', 'install real modules', () => install(join(root, 'benches'))],
   ['real', 'fastly.wasm', () => realInput()],
   ['real', 'Emscripten: wasmoon, z3, ImageMagick', () => void run(process.execPath, [join('benches', 'emscripten.mjs')], { env: inTest })],
   ['real', 'modules of packages', () => void run(process.execPath, [join('benches', 'compat', 'compat.mjs'), '--quick'], { env: inTest })],
+  ['real', 'package managers, bundlers, packages that start wizer', () => testFilesOn(process.execPath, REAL)],
 ]
 
 /** Initializes fastly.wasm and has V8 judge the output, and a published wasmtime where there is Python to install it. */
@@ -87,20 +93,23 @@ function testOnVersion(directory, version) {
   return testOn(node)
 }
 
-function testOn(node) {
-  const tests = ['__test__', 'examples'].flatMap((directory) => testFiles(join(root, directory)))
+const testOn = (node) => testFilesOn(node, '__test__', 'examples')
+
+function testFilesOn(node, ...directories) {
+  const tests = directories.flatMap((directory) => testFiles(join(root, directory)))
   if (tests.length === 0) throw new Failure('there are no JavaScript tests')
   // What the tests start (npm, npx, the launcher) finds this Node first, and runs on it as well.
   const PATH = [dirname(node), process.env.PATH].join(delimiter)
   run(node, ['--test', '--test-reporter=spec', ...tests], { env: { ...inTest, PATH } })
 }
 
-/** Every `*.test.mjs` below a directory: Node 20 takes no patterns. */
+/** Every `*.test.mjs` below a directory, but for those in `REAL` where that is not the directory: Node 20 takes no patterns. */
 function testFiles(directory) {
   return readdirSync(directory, { withFileTypes: true })
     .filter(({ name }) => name !== 'node_modules')
     .flatMap((entry) => {
       const path = join(directory, entry.name)
+      if (path === join(root, REAL)) return []
       if (entry.isDirectory()) return testFiles(path)
       return entry.name.endsWith('.test.mjs') ? [relative(root, path)] : []
     })
