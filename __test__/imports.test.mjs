@@ -468,6 +468,27 @@ describe('the memory', () => {
     assert.deepEqual(seen, [65536, 131072, 131072, 65536])
   })
 
+  for (const engine of ['interpreter', 'baseline', 'optimizing']) {
+    it(`is that of the module that calls, also of one that a session instantiated later (${engine})`, async () => {
+      const seen = []
+      const main = `(module (import "test" "f" (func $f)) (memory 1) (memory (export "shared") 4)
+        (table (export "table") 2 funcref)
+        (func (export "run") (param i32) (call_indirect (local.get 0))))`
+      const side = (pages, slot, end) => `(module (import "test" "f" (func $f)) (import "main" "table" (table 2 funcref)) ${pages}
+        (elem (i32.const ${slot}) $g) (func $g (call $f)) (func $start ${end}) (start $start))`
+      const imports = (host) => ({ test: { f: () => void seen.push(host.memory().length >> 16) } })
+      const session = await Session.create(main, { engine, imports })
+      await session.register('main')
+      // This one fails, and leaves its function behind.
+      await failure(session.instantiate('failing', side('(memory 3)', 0, 'unreachable')))
+      await session.instantiate('side', side('(import "main" "shared" (memory 4))', 1, ''))
+      await session.call('run', 0)
+      await session.call('run', 1)
+      await session.close()
+      assert.deepEqual(seen, [3, 4])
+    })
+  }
+
   both('is the same for every view of it', async (way) => {
     await way(CALLER, during((host) => {
       const [a, b] = [host.memory(), host.memory()]
@@ -660,6 +681,21 @@ describe('calls of exports', () => {
         assert.throws(() => host.call(name), { name: 'WizerError', code: 'ERR_WIZER_HOST', message: new RegExp(String(name)) })
       }
     }))
+  })
+
+  both('of another module than the one that calls', async (way) => {
+    const lib = `(module (import "test" "f" (func $f)) (func (export "g") (call $f)))`
+    const guest = `(module (import "lib" "g" (func $g)) (memory (export "memory") 1) (table (export "t") funcref (elem $h))
+      (func $h (export "h")) (func (export "wizer.initialize") (call $g)))`
+    const isHost = { code: 'ERR_WIZER_HOST' }
+    await way(guest, {
+      preload: { lib },
+      ...during((host) => {
+        assert.throws(() => host.call('h'), isHost)
+        assert.throws(() => host.callIndirect('t', 0), isHost)
+        assert.throws(() => host.memory(), isHost)
+      }),
+    })
   })
 
   both('of the import itself, where it is exported again', async (way) => {

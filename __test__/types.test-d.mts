@@ -166,6 +166,8 @@ export async function wrong(host: Host, error: WizerError): Promise<void> {
   void wizerSync(bytes).then()
   // @ts-expect-error a memory is named, not numbered
   host.memory(0)
+  // @ts-expect-error a slot is a number, and stands behind the table
+  host.callIndirect(undefined, 'slot')
   // @ts-expect-error an error stays what it is
   error.code = 'ERR_WIZER_TRAP'
   // @ts-expect-error a code that there is not

@@ -21,7 +21,7 @@ const everything: Required<WizerOptions> = {
   files: { '/etc/config': 'text', b: new Uint8Array(1) },
   preload: { lib: '(module)' },
   allowPreloadChanges: false,
-  imports: (host: Host): Imports => ({ env: { f: (x: number) => host.memory()[x] ?? host.call('g', 1n) } }),
+  imports: (host: Host): Imports => ({ env: { f: (x: number) => host.memory()[x] ?? host.call('g', 1n), g: (slot: bigint) => host.callIndirect(undefined, slot, 1) } }),
   wasmBulkMemory: true,
   wasmMultiMemory: true,
   wasmMultiValue: true,

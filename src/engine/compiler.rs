@@ -20,7 +20,7 @@ use super::{
 };
 use crate::error::{Error, Frame, Trap, TrapReason};
 use crate::host::{Binding, Caller, Guest, HostError, HostState, Imports, Limiter};
-use crate::module::{Features, signature};
+use crate::module::{Features, MEMORY, signature};
 use crate::threads::COMPILERS;
 use crate::value::{Reference, Value};
 
@@ -639,7 +639,9 @@ impl Host {
             .iter()
             .map(|value| hand_out(&mut caller, value))
             .collect();
-        let mut guest = CallingGuest::new(&mut caller);
+        let mut guest = CallingGuest {
+            caller: &mut caller,
+        };
         let values = self
             .binding
             .call(&mut guest, &self.module, &self.name, &self.ty, &args);
@@ -658,24 +660,44 @@ impl Host {
 /// The instance that is calling a host function.
 struct CallingGuest<'c, 's> {
     caller: &'c mut wasmtime::Caller<'s, StoreData>,
-    /// The number of its module.
-    module: Option<usize>,
 }
 
-impl<'c, 's> CallingGuest<'c, 's> {
-    fn new(caller: &'c mut wasmtime::Caller<'s, StoreData>) -> Self {
-        let name = caller.data().instances.number.clone();
-        let number = caller.get_export(&name).and_then(Extern::into_global);
-        let number = number.and_then(|global| global.get(&mut *caller).i32());
-        let module = number.map(|number| number as u32 as usize);
-        let module = module.or(caller.data().instances.called);
-        CallingGuest { caller, module }
+impl CallingGuest<'_, '_> {
+    /// The number of its module, where code of it calls.
+    fn calling(&mut self) -> Option<usize> {
+        let name = self.caller.data().instances.number.clone();
+        let number = self.caller.get_export(&name)?.into_global()?;
+        let number = number.get(&mut *self.caller).i32()?;
+        Some(number as u32 as usize)
+    }
+
+    /// The number of its module.
+    fn module(&mut self) -> Option<usize> {
+        self.calling().or(self.caller.data().instances.called)
     }
 
     /// Something that the instance exports, added exports included.
     fn export(&mut self, name: &str) -> Option<Extern> {
-        let instance = self.caller.data().instances.of(self.module)?;
-        instance.get_export(&mut *self.caller, name)
+        let found = self.caller.get_export(name);
+        if found.is_some() || self.calling().is_some() {
+            return found;
+        }
+        let called = self.caller.data().instances.called_instance()?;
+        called.get_export(&mut *self.caller, name)
+    }
+
+    fn named_memory(&mut self, name: Option<&str>) -> Result<Extern, String> {
+        // Nearly always, and then there is nothing to look up.
+        if name.is_none()
+            && let Some(memory @ (Extern::Memory(_) | Extern::SharedMemory(_))) =
+                self.caller.get_export(MEMORY)
+        {
+            return Ok(memory);
+        }
+        let module = self.module();
+        let export = self.caller.data().instances.memory(module, name)?;
+        let memory = self.export(&export);
+        memory.ok_or_else(|| format!("`{export}` is no memory"))
     }
 
     fn function(&mut self, export: &str) -> Option<Func> {
@@ -686,7 +708,8 @@ impl<'c, 's> CallingGuest<'c, 's> {
     }
 
     fn slot(&mut self, table: Option<&str>, slot: u64) -> Result<Func, String> {
-        let export = self.caller.data().instances.table(self.module, table)?;
+        let module = self.module();
+        let export = self.caller.data().instances.table(module, table)?;
         let table = self.export(&export).and_then(Extern::into_table);
         let table = table.ok_or_else(|| format!("`{export}` is no table"))?;
         function_in(&mut *self.caller, table, slot)
@@ -699,7 +722,9 @@ impl<'c, 's> CallingGuest<'c, 's> {
         if let Some(error) = &data.ended {
             return Err(ended(error));
         }
-        let outer = std::mem::replace(&mut data.instances.called, self.module);
+        let module = self.module();
+        let instances = &mut self.caller.data_mut().instances;
+        let outer = std::mem::replace(&mut instances.called, module);
         let result = call(&mut *self.caller, func, args);
         self.caller.data_mut().instances.called = outer;
         result.map_err(|error| error.reason(|error| self.failed(error)))
@@ -765,18 +790,17 @@ impl Caller for CallingGuest<'_, '_> {
         &mut self,
         name: Option<&str>,
     ) -> Result<(&mut [u8], &mut HostState), String> {
-        let export = self.caller.data().instances.memory(self.module, name)?;
-        match self.export(&export) {
-            Some(Extern::Memory(memory)) => {
+        match self.named_memory(name)? {
+            Extern::Memory(memory) => {
                 let (bytes, data) = memory.data_and_store_mut(&mut *self.caller);
                 Ok((bytes, &mut data.host))
             }
             // SAFETY: as in `Compiler::memory`.
-            Some(Extern::SharedMemory(memory)) => Ok((
+            Extern::SharedMemory(memory) => Ok((
                 unsafe { shared_bytes(&memory) },
                 &mut self.caller.data_mut().host,
             )),
-            _ => Err(format!("`{export}` is no memory")),
+            _ => Err("what was found is no memory".into()),
         }
     }
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::error::{Error, Frame, Trap, TrapReason};
 use crate::host::{Binding, Caller, Guest, HostError, HostState, Imports, Limiter};
-use crate::module::{Features, signature};
+use crate::module::{Features, MEMORY, signature};
 use crate::value::{Reference, Value};
 
 /// How much fuel is burnt between two looks at the clock. An instruction takes one unit or a
@@ -565,7 +565,9 @@ impl Host {
         types: &[wasmi::ValType],
     ) -> Result<(), wasmi::Error> {
         let args: Vec<Value> = params.iter().map(|v| hand_out(&mut caller, v)).collect();
-        let mut guest = CallingGuest::new(&mut caller);
+        let mut guest = CallingGuest {
+            caller: &mut caller,
+        };
         let values = self
             .binding
             .call(&mut guest, &self.module, &self.name, &self.ty, &args);
@@ -584,24 +586,42 @@ impl Host {
 /// The instance that is calling a host function.
 struct CallingGuest<'c, 's> {
     caller: &'c mut wasmi::Caller<'s, Data>,
-    /// The number of its module.
-    module: Option<usize>,
 }
 
-impl<'c, 's> CallingGuest<'c, 's> {
-    fn new(caller: &'c mut wasmi::Caller<'s, Data>) -> Self {
-        let number = caller.get_export(&caller.data().instances.number);
-        let number = number.and_then(Extern::into_global);
-        let number = number.and_then(|global| global.get(&*caller).i32());
-        let module = number.map(|number| number as u32 as usize);
-        let module = module.or(caller.data().instances.called);
-        CallingGuest { caller, module }
+impl CallingGuest<'_, '_> {
+    /// The number of its module, where code of it calls.
+    fn calling(&self) -> Option<usize> {
+        let number = &self.caller.data().instances.number;
+        let number = self.caller.get_export(number)?.into_global()?;
+        let number = number.get(&*self.caller).i32()?;
+        Some(number as u32 as usize)
+    }
+
+    /// The number of its module.
+    fn module(&self) -> Option<usize> {
+        self.calling().or(self.caller.data().instances.called)
     }
 
     /// Something that the instance exports, added exports included.
     fn export(&self, name: &str) -> Option<Extern> {
-        let instance = self.caller.data().instances.of(self.module)?;
-        instance.get_export(&*self.caller, name)
+        let found = self.caller.get_export(name);
+        if found.is_some() || self.calling().is_some() {
+            return found;
+        }
+        let called = self.caller.data().instances.called_instance()?;
+        called.get_export(&*self.caller, name)
+    }
+
+    fn named_memory(&self, name: Option<&str>) -> Result<Memory, String> {
+        // Nearly always, and then there is nothing to look up.
+        if name.is_none()
+            && let Some(Extern::Memory(memory)) = self.caller.get_export(MEMORY)
+        {
+            return Ok(memory);
+        }
+        let export = self.caller.data().instances.memory(self.module(), name)?;
+        let memory = self.export(&export).and_then(Extern::into_memory);
+        memory.ok_or_else(|| format!("`{export}` is no memory"))
     }
 
     fn function(&self, export: &str) -> Option<Func> {
@@ -612,7 +632,7 @@ impl<'c, 's> CallingGuest<'c, 's> {
     }
 
     fn slot(&self, table: Option<&str>, slot: u64) -> Result<Func, String> {
-        let export = self.caller.data().instances.table(self.module, table)?;
+        let export = self.caller.data().instances.table(self.module(), table)?;
         let table = self.export(&export).and_then(Extern::into_table);
         let table = table.ok_or_else(|| format!("`{export}` is no table"))?;
         function_in(&*self.caller, table, slot)
@@ -620,6 +640,7 @@ impl<'c, 's> CallingGuest<'c, 's> {
 
     /// Calls a function of the instance, or one that it has in a table.
     fn enter(&mut self, func: Func, args: &[Value]) -> Result<Vec<Value>, TrapReason> {
+        let module = self.module();
         let data = self.caller.data_mut();
         data.host.goes_on()?;
         if let Some(error) = &data.ended {
@@ -629,7 +650,7 @@ impl<'c, 's> CallingGuest<'c, 's> {
             return Err(TrapReason::Wasm("call stack exhausted".into()));
         }
         data.nested += 1;
-        let outer = std::mem::replace(&mut data.instances.called, self.module);
+        let outer = std::mem::replace(&mut data.instances.called, module);
         let result = call(&mut *self.caller, func, args);
         let data = self.caller.data_mut();
         data.instances.called = outer;
@@ -692,9 +713,7 @@ impl Caller for CallingGuest<'_, '_> {
         &mut self,
         name: Option<&str>,
     ) -> Result<(&mut [u8], &mut HostState), String> {
-        let export = self.caller.data().instances.memory(self.module, name)?;
-        let memory = self.export(&export).and_then(Extern::into_memory);
-        let memory = memory.ok_or_else(|| format!("`{export}` is no memory"))?;
+        let memory = self.named_memory(name)?;
         let (bytes, data) = memory.data_and_store_mut(&mut *self.caller);
         Ok((bytes, &mut data.host))
     }

@@ -13,6 +13,8 @@ pub mod stack;
 pub mod tier;
 mod unfused;
 
+use std::sync::Arc;
+
 use wasmparser::FuncType;
 
 use crate::error::{Error, TrapReason};
@@ -158,7 +160,7 @@ struct Instances<I> {
     /// How the exports that instrumentation added are called.
     names: Option<Names>,
     /// The name of that global.
-    number: String,
+    number: Arc<str>,
     modules: Vec<Directory>,
     /// By the numbers of their modules.
     instances: Vec<Option<I>>,
@@ -171,7 +173,7 @@ impl<I: Copy> Instances<I> {
     fn new(modules: &[Prepared<'_>]) -> Instances<I> {
         let names = modules.first().map(|prepared| prepared.code.names.clone());
         let mut instances = Instances {
-            number: names.as_ref().map(Names::module).unwrap_or_default(),
+            number: names.as_ref().map(Names::module).unwrap_or_default().into(),
             names,
             modules: Vec::new(),
             instances: Vec::new(),
@@ -192,9 +194,9 @@ impl<I: Copy> Instances<I> {
         names.as_ref().is_some_and(|names| names.is_added(export))
     }
 
-    /// The instance of the module of this number.
-    fn of(&self, number: Option<usize>) -> Option<I> {
-        *self.instances.get(number?)?
+    /// The instance whose function was called from outside.
+    fn called_instance(&self) -> Option<I> {
+        *self.instances.get(self.called?)?
     }
 
     /// The name under which a memory of such an instance is exported.

@@ -309,17 +309,19 @@ impl Binding {
             return Err(speculation.leave(format!("the call of `{module}::{name}`")));
         }
         let values = match self {
-            Binding::Provided(function) => function.call(guest, ty, args),
+            Binding::Provided(function) => {
+                let values = function.call(guest, ty, args);
+                // Whatever it made of that.
+                guest.host().goes_on()?;
+                values
+            }
             Binding::Wasi(function) => wasi::call(*function, name, guest, args),
             Binding::Missing { help } => Err(TrapReason::ImportMissing {
                 module: module.into(),
                 name: name.into(),
                 help: help.clone(),
             }),
-        };
-        // Whatever a provided function made of it.
-        guest.host().goes_on()?;
-        let values = values?;
+        }?;
         if values.len() != ty.results().len() {
             let (given, wanted) = (values.len(), ty.results().len());
             let message = format!("`{module}::{name}` returned {given} values instead of {wanted}");

@@ -5,7 +5,7 @@ use wasmparser::{AbstractHeapType, HeapType, RefType};
 use super::{ExternKind, Module};
 
 /// How modules export the memory that hosts work on.
-const MEMORY: &str = "memory";
+pub const MEMORY: &str = "memory";
 
 /// How linkers export the table of the functions that pointers name.
 const TABLE: &str = "__indirect_function_table";

@@ -15,7 +15,7 @@ use wasmparser::{
     ConstExpr, FuncType, GlobalType, HeapType, MemoryType, RefType, TableType, TypeRef, ValType,
 };
 
-pub use directory::Directory;
+pub use directory::{Directory, MEMORY};
 pub use init::SharedMemoryInit;
 pub use types::{is_external, needs_collector, ref_type_name, signature, val_type_name};
 pub use validate::{Features, Proposal, Validation, is_valid_without, validate};
