@@ -142,7 +142,9 @@ function programPath(host = here) {
   if (fromSource && platform !== 'win32' && exists(launcher)) return launcher
 
   const program = join(dirname(addonOfPackage(host)), programName(platform))
-  if (exists(program)) return program
+  // Electron gives files that it has unpacked by their path in the archive, where no program can be started.
+  const unpacked = program.replace(/\.asar(?=[\\/])/, '.asar.unpacked')
+  if (exists(unpacked)) return unpacked
   throw platformError(`the package ${NAME}-${platformName(host)} is installed without its program`, new Error(`there is no file ${program}`))
 }
 

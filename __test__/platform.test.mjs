@@ -208,6 +208,13 @@ test('the path of the program is in the package of the platform', () => {
   }
 })
 
+test('the path of the program is the unpacked one where Electron has an archive', () => {
+  const inArchive = join('/app/app.asar/node_modules/@jakechampion/wizer-linux-x64-gnu')
+  const unpacked = join(inArchive.replace('app.asar', 'app.asar.unpacked'), 'wizer')
+  const loads = { [`${name} from ${join(root, 'platform.js')}`]: join(inArchive, 'wizer.node'), [join(inArchive, 'wizer')]: {}, [unpacked]: {} }
+  assert.equal(programPath(machine('linux', 'x64', { loads })), unpacked)
+})
+
 test('the path of the program is the launcher where the addon was built from source, but on Windows', () => {
   const launcher = join(root, 'bin', 'wizer.js')
   const built = { loads: { [launcher]: {}, 'wizer.linux-x64-gnu.node': {}, 'wizer.win32-x64-msvc.node': {} } }
