@@ -69,6 +69,33 @@ export interface WizerOptions {
   allowWasi?: boolean
 
   /**
+   * Whether a program that ends itself with status 0 (WASI's `proc_exit`, as commands of TinyGo and Go do at the end of
+   * `_start`) only ends the call that is going on; what was to be called next is called. Any other status is an error
+   * always (`ERR_WIZER_EXIT`). What is snapshotted is the state at that moment: functions that were going on have not
+   * come to their end, and globals such as a stack pointer are as they were in the middle of them. A call of a
+   * {@link Session} gives nothing then. {@link Report.exited} tells.
+   *
+   * @example true, with `initFunc: '_start'`
+   * @default false: any such end is an error
+   */
+  allowExit?: boolean
+
+  /**
+   * What stands in for imports that nothing else provides, by `module.name`, where `*` in either name stands for
+   * anything: a number, or `'trap'`, with which a call is an error that names the import. Where several fit, the one
+   * that says most wins, and of two that say as much the later one. `imports` and `preload` come first, and so does
+   * WASI where it is allowed, but for a stub that names the import in full.
+   *
+   * A function returns the number for each of its results, converted to the type, and null for references. A memory or
+   * table that the module or a preloaded one imports is as large as it has to be, and empty; a global has the number,
+   * or is null. {@link Report.hostCalls} counts the calls. A pattern without a dot is `ERR_WIZER_OPTION`.
+   *
+   * @example { 'env.*': 0, 'env.abort': 'trap' }
+   * @default {}
+   */
+  stubs?: Record<string, number | bigint | 'trap'>
+
+  /**
    * Whether WASI's standard streams are the process's own; if not, standard input is empty and output goes nowhere.
    * `stdin`, `stdout` and `stderr` win over it.
    *
@@ -246,8 +273,8 @@ export interface WizerOptions {
   cache?: boolean | string
 
   /**
-   * The longest time that instantiation and initialization may take, in milliseconds; compiling does not count. Where
-   * compiled code takes over, it has that time again. 0 is over at once, `Infinity` is no limit.
+   * The longest time that instantiation and initialization may take, in milliseconds, whatever they wait for; compiling
+   * does not count. Where compiled code takes over, it has that time again, and so has passing on what was printed. 0 is over at once, `Infinity` is no limit.
    *
    * @default no limit
    */
@@ -497,10 +524,12 @@ export interface Report {
   codeShift: number
   /** The memories that the module defines, and imported ones that changed. */
   memories: MemoryReport[]
-  /** The functions of the host that were called, and how often. */
-  hostCalls: { module: string; name: string; calls: number }[]
+  /** The functions of the host that were called, how often, and whether a stub stood in for them. */
+  hostCalls: { module: string; name: string; calls: number; stub: boolean }[]
   /** How often something was read during initialization that is the same in every instance from now on. */
   baked: { random: number; clock: number; environment: number }
+  /** Whether the program ended itself, with status 0, where {@link WizerOptions.allowExit} lets it. */
+  exited: boolean
   /** Imported immutable globals, as `module::name`: the output relies on the values that they had. */
   assumedGlobals: string[]
   /** Custom sections that were left out because they would no longer be true. */

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { launch, node, programs, root, run, runScript, scriptCommand, temporaryDirectory } from './helpers/run.mjs'
@@ -117,15 +117,16 @@ for (const { name, command } of doors) {
       assert.ok(Buffer.from(start(stdout).memory.buffer, PAGE).equals(filling(256)))
     })
 
-    it('a guest\'s output comes before the module, and both streams in their order', { skip: process.platform === 'win32' && 'there is no shell for it' }, async () => {
+    it('both streams of a guest in their order', { skip: process.platform === 'win32' && 'there is no shell for it' }, async () => {
       const guest = guestFile(`(module ${wasi('fd_write')} (memory (export "memory") 1) (data (i32.const 16) "abcd") ${print}
         (func (export "wizer.initialize")
           (call $print (i32.const 1) (i32.const 16) (i32.const 1))
           (call $print (i32.const 2) (i32.const 17) (i32.const 1))
           (call $print (i32.const 1) (i32.const 18) (i32.const 1))
           (call $print (i32.const 2) (i32.const 19) (i32.const 1))))`)
-      const { stdout } = await run(['sh', '-c', '"$@" 2>&1', 'sh', ...command, guest, '--allow-wasi'])
-      assert.equal(stdout.toString('latin1', 0, 8), 'abcd\0asm')
+      const output = join(directory, `${files++}.wasm`)
+      const { stdout } = await run(['sh', '-c', '"$@" 2>&1', 'sh', ...command, guest, '--allow-wasi', '-o', output])
+      assert.equal(stdout.toString(), 'abcd')
     })
 
     it('a guest reads all that the parent writes, when it comes', async () => {
@@ -252,6 +253,53 @@ describe('what a stream is', () => {
       const ignored = output()
       await run(['script', '-qec', line('--inherit-stdio=false', ignored), '/dev/null'], { input: null })
       assert.deepEqual(types(ignored), [false, false, false])
+    })
+  }
+})
+
+describe('what is for standard output, and what the guest prints there', () => {
+  const guest = guestFile(`(module ${wasi('fd_write')} (memory (export "memory") 1) (data (i32.const 16) "hello\\n") ${print}
+    (func (export "wizer.initialize") (call $print (i32.const 1) (i32.const 16) (i32.const 6))))`)
+  const quiet = guestFile('(module (func (export "wizer.initialize")))')
+  const warning = 'warning: what the module wrote to standard output went to standard error, as standard output is for something else\n'
+
+  for (const { name, command } of programs) {
+    const file = join(directory, `${name.replaceAll('/', '-')}.wasm`)
+    const engines = ['auto', 'baseline']
+
+    it(`do not mix: ${name}`, async () => {
+      const outputs = [[], ['-o', '-'], ['-o=-'], ...(process.platform === 'win32' ? [] : [['-o', '/dev/stdout']]), ...(process.platform === 'linux' ? [['-o', '/proc/self/fd/1']] : [])]
+      for (const output of outputs) {
+        for (const engine of engines) {
+          const { status, stdout, stderr } = await run([...command, guest, '--allow-wasi', '--engine', engine, ...output])
+          assert.deepEqual({ status, stderr }, { status: 0, stderr: `hello\n${warning}` }, String(output))
+          assert.ok(WebAssembly.validate(stdout), String(output))
+        }
+      }
+      const silent = await run([...command, quiet, '--allow-wasi'])
+      assert.deepEqual({ status: silent.status, stderr: silent.stderr }, { status: 0, stderr: '' }, 'nothing was printed')
+    })
+
+    it(`nor with a report: ${name}`, async () => {
+      const { stdout, stderr } = await run([...command, guest, '--allow-wasi', '-o', file, '--report', '-'])
+      assert.equal(stderr, `hello\n${warning}`)
+      assert.equal(JSON.parse(stdout).warnings.length, 1)
+    })
+
+    it(`also in a file: ${name}`, { skip: process.platform === 'win32' }, () => {
+      for (const output of [[], ['-o', '/dev/stdout'], ['-o', file]]) {
+        const out = openSync(file, 'w')
+        const [program, ...args] = command
+        const { status, stderr } = spawnSync(program, [...args, guest, '--allow-wasi', ...output], { cwd: root, stdio: ['ignore', out, 'pipe'] })
+        closeSync(out)
+        assert.deepEqual({ status, stderr: String(stderr) }, { status: 0, stderr: `hello\n${warning}` }, String(output))
+        assert.ok(WebAssembly.validate(readFileSync(file)), String(output))
+      }
+    })
+
+    it(`stays where the output goes elsewhere: ${name}`, async () => {
+      const { status, stdout, stderr } = await run([...command, guest, '--allow-wasi', '-o', file])
+      assert.deepEqual({ status, stdout: String(stdout), stderr }, { status: 0, stdout: 'hello\n', stderr: '' })
     })
   }
 })

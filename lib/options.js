@@ -51,6 +51,10 @@ const kinds = {
   ],
   keep: ["a boolean or 'empty'", (value) => typeof value === 'boolean' || value === 'empty'],
   cache: ['a boolean or the path of a directory', (value) => typeof value === 'boolean' || (isString(value) && value !== '')],
+  stubs: [
+    "an object that holds a number or 'trap' for each `module.name`",
+    (value) => isRecord(value) && Object.values(value).every((stub) => stub === 'trap' || typeof stub === 'number' || typeof stub === 'bigint'),
+  ],
   imports: ['an object, or a function that returns one', (value) => isRecord(value) || typeof value === 'function'],
 }
 
@@ -60,6 +64,8 @@ const options = {
   invoke: 'strings',
   renameFuncs: 'stringsByName',
   allowWasi: 'boolean',
+  allowExit: 'boolean',
+  stubs: 'stubs',
   inheritStdio: 'boolean',
   inheritEnv: 'boolean',
   env: 'stringsByName',
@@ -104,6 +110,8 @@ function check(given) {
   }
   // A limit without end is none; the addon counts whole milliseconds.
   for (const name of ['timeout', 'maxMemory', 'maxSegments']) if (checked[name] > Number.MAX_SAFE_INTEGER) delete checked[name]
+  // JSON has no BigInt, and no number that is none.
+  if (checked.stubs) checked.stubs = Object.fromEntries(Object.entries(checked.stubs).map(([pattern, stub]) => [pattern, String(stub)]))
   if (checked.timeout !== undefined) checked.timeout = Math.ceil(checked.timeout)
   return checked
 }

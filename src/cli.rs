@@ -14,6 +14,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 use crate::error::Error;
 use crate::host::stdio::{Standard, write_all};
+use crate::host::stub::{Pattern, Stub};
 use crate::invoke::Invocation;
 use crate::options::{self, CacheLocation, Dir, KeepInitFunc, Options, Preload, PreloadSource};
 use crate::report::Report;
@@ -92,6 +93,23 @@ struct Args {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true)]
     allow_wasi: Option<bool>,
+
+    /// Let the program end itself with status 0, which only ends the call [default: false]
+    ///
+    /// For commands whose `_start` ends like that (TinyGo, Go): `-f _start --allow-exit`. What is
+    /// snapshotted is the state at that moment. Any other status is an error always.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
+    allow_exit: Option<bool>,
+
+    /// Let a number or `trap` stand in for imports that nothing provides
+    ///
+    /// `*` in a name stands for anything: `--stub 'env.*'` or `--stub 'env.*'=0` for functions that
+    /// return 0 (and memories, tables and globals as small as they may be), `--stub env.abort=trap`
+    /// for one whose call is an error. May be given several times; where several fit, the one that
+    /// says most wins.
+    #[arg(long, value_name = "MODULE.NAME[=VALUE]", value_parser = stub)]
+    stub: Vec<(Pattern, Stub)>,
 
     /// Give WASI the process's standard input, output and error [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
@@ -277,6 +295,12 @@ fn preload(text: &str) -> Result<(String, PathBuf), Error> {
     }
 }
 
+/// Reads a stub in the form `module.name` or `module.name=value`.
+fn stub(text: &str) -> Result<(Pattern, Stub), Error> {
+    let (pattern, stub) = text.rsplit_once('=').unwrap_or((text, "0"));
+    Ok((Pattern::parse(pattern)?, Stub::parse(stub)?))
+}
+
 fn engine(text: &str) -> Result<options::Engine, Error> {
     options::Engine::from_name(text)
 }
@@ -317,8 +341,12 @@ impl Args {
             max_memory: self.max_memory,
             max_segments: self.max_segments,
             allow_wasi: self.allow_wasi.unwrap_or(false),
+            allow_exit: self.allow_exit.unwrap_or(false),
             ..Options::default()
         };
+        for (pattern, stub) in &self.stub {
+            options.stubs.push(pattern.clone(), *stub);
+        }
         for (name, file) in &self.preload {
             options.preloads.push(Preload {
                 name: name.clone(),
@@ -393,7 +421,7 @@ pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> u8 {
                 false => error.render().to_string(),
             };
             // Nobody is left to be told that they could not be told.
-            let _ = write_all(to, text.as_bytes());
+            let _ = write_all(to, text.as_bytes(), None);
             return status;
         }
     };
@@ -412,7 +440,11 @@ pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> u8 {
     match worked.and(reported) {
         Ok(()) => 0,
         Err(error) => {
-            let _ = write_all(Standard::Err, report::error(&error, colours()).as_bytes());
+            let _ = write_all(
+                Standard::Err,
+                report::error(&error, colours()).as_bytes(),
+                None,
+            );
             1
         }
     }
@@ -476,6 +508,16 @@ fn work(args: &Args) -> Result<Report, Error> {
     }
     let mut options = args.options();
     let guest_writes = options.allow_wasi && options.wasi.stdout == options::Stdout::Inherit;
+    let report = args.report.as_deref();
+    if [Some(output), report.map(named)]
+        .into_iter()
+        .flatten()
+        .any(|path| path.is_none_or(is_standard_output))
+        && guest_writes
+    {
+        // One of them would damage the other.
+        options.wasi.stdout = options::Stdout::StandardError;
+    }
     let spinner = progress::Spinner::start(guest_writes);
     options.progress = spinner.progress();
     let result = Wizer::with_options(options).snapshot_or_output(&wasm);
@@ -488,6 +530,7 @@ fn work(args: &Args) -> Result<Report, Error> {
         let _ = write_all(
             Standard::Err,
             report::warning(warning, colours()).as_bytes(),
+            None,
         );
     }
     match output {
@@ -495,13 +538,17 @@ fn work(args: &Args) -> Result<Report, Error> {
         None => write_stdout(&wasm)?,
     }
     if args.verbose {
-        let _ = write_all(Standard::Err, report::table(&report, colours()).as_bytes());
+        let _ = write_all(
+            Standard::Err,
+            report::table(&report, colours()).as_bytes(),
+            None,
+        );
     }
     Ok(report)
 }
 
 fn write_stdout(bytes: &[u8]) -> Result<(), Error> {
-    write_all(Standard::Out, bytes).map_err(|source| Error::Io {
+    write_all(Standard::Out, bytes, None).map_err(|source| Error::Io {
         action: "write to",
         path: "standard output".into(),
         source,
@@ -577,7 +624,7 @@ fn write_output(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     if metadata.as_ref().is_some_and(|m| !m.is_file()) {
         // A socket cannot be opened by name, and standard output may be one.
         if is_standard_output(path) {
-            return write_all(Standard::Out, bytes).map_err(failed);
+            return write_all(Standard::Out, bytes, None).map_err(failed);
         }
         return std::fs::OpenOptions::new()
             .write(true)

@@ -77,8 +77,8 @@ pub enum Error {
     /// A memory, table, global or tag is imported and nothing provides it.
     #[error(
         "the {}module{} imports the {kind} `{module}::{name}`, and nothing provides it; provide \
-         it with a preloaded module, or as an import (`imports` in JavaScript; `import_memory` and \
-         the like, or a linker, in Rust)",
+         it with a preloaded module, as an import (`imports` in JavaScript; `import_memory` and \
+         the like, or a linker, in Rust), or as a stub",
         .preload.as_ref().map_or("", |_| "preloaded "),
         .preload.as_ref().map_or(String::new(), |name| format!(" `{name}`"))
     )]

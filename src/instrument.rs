@@ -3,7 +3,8 @@
 //! Nothing outside an instance can see its memories, globals and tables unless they are
 //! exported, nor whether a passive segment was dropped. The module that runs is therefore the
 //! input with more exports and, per passive segment, one *probe* function; function bodies are
-//! not touched, and the output is made from the input, never from this.
+//! not touched (but for [`waits`] on shared memories), and the output is made from the input, never
+//! from this.
 //!
 //! A reference is told apart from others by comparing it: a table that is added holds every
 //! function that a reference can be of (or globals do, where there is no room for one table more).
@@ -42,11 +43,13 @@
 //!   (export "wizer:module" (global $number)))
 //! ```
 
+mod waits;
+
 use std::sync::Arc;
 
 use wasm_encoder::{Encode, ExportKind, Instruction};
 
-use crate::added::{Functions, Items};
+use crate::added::{Functions, Items, Types};
 use crate::module::{Module, SegmentMode, Table, needs_collector, section};
 use crate::splice::{Splice, leading_count_len};
 use wasmparser::{RefType, TypeRef, ValType};
@@ -176,6 +179,7 @@ pub fn instrument(
         }
     }
     let mut tables = Tables::new(module);
+    let mut types = Types::new(module);
     let mut added = Functions::new(module);
     let mut constants = Constants::new(module);
     let number = wasm_encoder::ConstExpr::i32_const(number as u32 as i32);
@@ -192,6 +196,7 @@ pub fn instrument(
     add_probes(
         module,
         names,
+        &mut types,
         &mut added,
         &mut tables,
         &mut splice,
@@ -221,13 +226,15 @@ pub fn instrument(
                 true
             }
         };
+    let patches = waits::end_waits(module, &mut types, &mut added);
+    types.write(&mut splice);
     splice.append(section::TABLE, tables.types.count, &tables.types.bytes);
     splice.append(
         section::GLOBAL,
         constants.items.count,
         &constants.items.bytes,
     );
-    added.write(&mut splice);
+    added.write(&mut splice, &patches);
     splice.append(section::EXPORT, exports.count, &exports.bytes);
 
     let spliced = splice.finish();
@@ -373,6 +380,7 @@ fn add_functions(
 fn add_probes(
     module: &Module<'_>,
     names: &Names,
+    types: &mut Types,
     added: &mut Functions,
     tables: &mut Tables,
     splice: &mut Splice<'_>,
@@ -380,18 +388,11 @@ fn add_probes(
 ) {
     let mut empty_tables: Vec<(RefType, u32)> = Vec::new();
     let mut needs_memory = false;
-    let probe_type = module.type_count();
-    // `(func)` in the binary format: form 0x60, no parameters, no results.
-    let mut types = Items {
-        count: 1,
-        bytes: vec![0x60, 0, 0],
-    };
-
-    let mut probes = 0;
-    let mut probe = |name: String, body: &[Instruction<'_>], exports: &mut Items| {
-        let function = added.push(probe_type, body);
+    let mut probe_type = None;
+    let mut probe = |name: String, body: &[Instruction<'_>], types: &mut Types| {
+        let ty = *probe_type.get_or_insert_with(|| types.function(&[], &[]));
+        let function = added.push(ty, body);
         exports.export(&name, ExportKind::Func, function);
-        probes += 1;
     };
 
     // Without a data count section no instruction can drop a data segment.
@@ -412,7 +413,7 @@ fn add_probes(
             };
             let source = Instruction::I32Const(segment.bytes.len() as i32);
             let body = [destination, source, Instruction::I32Const(0), init];
-            probe(names.data(index), &body, exports);
+            probe(names.data(index), &body, types);
         }
     }
     for (index, segment) in (0..).zip(&module.elements) {
@@ -440,14 +441,13 @@ fn add_probes(
             }
             // With no room for a table, an array has to do, which some engines do not have.
             None => {
-                let array_type_index = probe_type + types.count;
                 // Form 0x5e; the last byte says that elements are immutable.
-                types.bytes.push(0x5e);
+                let mut array = vec![0x5e];
                 let element: wasm_encoder::RefType =
                     ty.try_into().expect("an encodable reference type");
-                element.encode(&mut types.bytes);
-                types.bytes.push(0);
-                types.count += 1;
+                element.encode(&mut array);
+                array.push(0);
+                let array_type_index = types.push(&array);
                 let new = Instruction::ArrayNewElem {
                     array_type_index,
                     array_elem_index: index,
@@ -455,13 +455,8 @@ fn add_probes(
                 vec![len, zero, new, Instruction::Drop]
             }
         };
-        probe(names.element(index), &body, exports);
+        probe(names.element(index), &body, types);
     }
-    if probes == 0 {
-        return;
-    }
-
-    splice.append(section::TYPE, types.count, &types.bytes);
     if needs_memory {
         let mut memory = Items::default();
         memory.push(&wasm_encoder::MemoryType {

@@ -66,6 +66,7 @@ mod napi;
 pub use engine::StoreData;
 pub use error::{Error, Frame, Trap, TrapReason};
 pub use host::interrupt::Interrupt;
+pub use host::stub::Stub;
 pub use host::{Guest, HostError};
 pub use options::{CacheLocation, DEFAULT_INIT_FUNCS, Engine, KeepInitFunc, Phase};
 pub use report::{BakedReport, EngineReport, HostCallReport, MemoryReport, PhaseReport, Report};

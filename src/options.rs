@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::error::Error;
 pub use crate::host::config::{Dir, Import, Stdin, Stdout, Wasi};
 use crate::host::interrupt::Interrupt;
+use crate::host::stub::Stubs;
 pub use crate::module::Features;
 
 /// The initialization functions looked for when none is named, the first that is exported wins.
@@ -31,10 +32,14 @@ pub struct Options {
     pub preload_calls: Vec<PreloadCall>,
     /// Whether a preloaded module's own state may change although the output does not carry it.
     pub allow_preload_changes: bool,
+    /// Whether a program that ends itself, with status 0, only ends the call.
+    pub allow_exit: bool,
     /// Functions that the module may import.
     pub imports: Vec<Import>,
     /// Other things that modules may import.
     pub items: Vec<ProvidedItem>,
+    /// What stands in for imports that nobody provides.
+    pub stubs: Stubs,
     /// Whether the module may call WASI.
     pub allow_wasi: bool,
     /// What WASI offers, where it is allowed.

@@ -36,6 +36,8 @@ pub struct Report {
     /// How often something was read during initialization that is now the same in every
     /// instance of the output.
     pub baked: BakedReport,
+    /// Whether the program ended itself, with status 0, where that was allowed.
+    pub exited: bool,
     /// Imported immutable globals, whose values at initialization the output relies on.
     pub assumed_globals: Vec<String>,
     /// Custom sections that were left out, because they would no longer be true.
@@ -94,6 +96,8 @@ pub struct HostCallReport {
     pub name: String,
     /// How often it was called.
     pub calls: u64,
+    /// Whether a stub stood in for it.
+    pub stub: bool,
 }
 
 /// Reads whose results are the same in every instance from now on.
@@ -115,7 +119,7 @@ impl BakedReport {
         let mut baked = BakedReport::default();
         for call in calls
             .iter()
-            .filter(|c| c.module == crate::host::wasi::MODULE)
+            .filter(|c| c.module == crate::host::wasi::MODULE && !c.stub)
         {
             match call.name.as_str() {
                 "random_get" => baked.random += call.calls,

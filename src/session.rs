@@ -6,8 +6,9 @@ use wasmparser::{FuncType, ValType};
 
 use crate::engine::stack::on_large_stack;
 use crate::engine::tier::{Job, Ran};
-use crate::engine::{Engine, Prepared};
+use crate::engine::{Engine, Prepared, call_to_end};
 use crate::error::Error;
+use crate::host::interrupt::Interrupt;
 use crate::instrument::{Instrumented, has_references};
 use crate::invoke;
 use crate::module::{ExternKind, Module, Validation, validate};
@@ -115,6 +116,9 @@ impl Session {
 
     /// Calls an exported function.
     ///
+    /// Where [`Wizer::allow_exit`](crate::Wizer::allow_exit) lets the program end itself, that is the
+    /// end of the call, which gives no results then.
+    ///
     /// References come out as handles, which can be given back to this session and mean nothing
     /// elsewhere.
     ///
@@ -140,7 +144,7 @@ impl Session {
         invoke::check(export, ty, args)?;
         self.called.insert(export.into());
         let main = self.run.main;
-        self.step(|engine| engine.call(main, export, export, args))
+        self.step(|engine| call_to_end(engine, main, export, export, args))
     }
 
     /// Lets modules that are instantiated from now on import the module's exports under this name.
@@ -285,7 +289,7 @@ impl Session {
                 "the module `{module}` trapped and cannot be called"
             )));
         };
-        let result = self.step(|engine| engine.call(instance, export, export, args));
+        let result = self.step(|engine| call_to_end(engine, instance, export, export, args));
         result.map_err(|error| error.in_preload(module))
     }
 
@@ -303,21 +307,11 @@ impl Session {
         &mut self,
         work: impl FnOnce(&mut dyn Engine) -> Result<T, Error> + Send,
     ) -> Result<T, Error> {
-        let interrupt = self.ran.engine.host().interrupt.clone();
-        if let (Some(limit), Some(interrupt)) = (self.options.timeout, &interrupt) {
-            interrupt
-                .watch(limit)
-                .map_err(|e| Error::internal(format!("no thread for the timeout: {e}")))?;
-        }
         let engine = &mut *self.ran.engine;
-        let result = on_large_stack(|| work(engine))?;
-        match interrupt {
-            Some(interrupt) => {
-                interrupt.rest();
-                result.and_then(|value| interrupt.check().map(|()| value))
-            }
-            None => result,
-        }
+        let interrupt = engine.host().interrupt.clone();
+        Interrupt::during(interrupt.as_ref(), self.options.timeout, || {
+            on_large_stack(|| work(engine))?
+        })
     }
 
     /// The type of an exported function.

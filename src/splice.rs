@@ -124,6 +124,12 @@ pub fn leb_len(value: u64) -> usize {
     bits.div_ceil(7) as usize
 }
 
+/// Bytes to write over those that are there, at a place in a section's contents.
+pub struct Patch {
+    pub at: usize,
+    pub bytes: Vec<u8>,
+}
+
 /// What becomes of one section.
 enum Edit<'a> {
     Drop,
@@ -177,7 +183,12 @@ impl<'a> Splice<'a> {
 
     /// Appends `items`, `count` of them, to a section that is a vector of items.
     pub fn append(&mut self, id: u8, count: u32, items: &[u8]) {
-        if count == 0 {
+        self.patch_and_append(id, &[], count, items);
+    }
+
+    /// As [`Splice::append`], with patches of the items that are there, in their order.
+    pub fn patch_and_append(&mut self, id: u8, patches: &[Patch], count: u32, items: &[u8]) {
+        if count == 0 && patches.is_empty() {
             return;
         }
         let mut contents = Rope::new();
@@ -185,7 +196,13 @@ impl<'a> Splice<'a> {
             Some(section) => {
                 let old = self.module.contents(section);
                 let (old_count, rest) = split_count(old);
-                contents.leb(old_count + count).borrow(rest);
+                contents.leb(old_count + count);
+                let mut at = old.len() - rest.len();
+                for patch in patches {
+                    contents.borrow(&old[at..patch.at]).write(&patch.bytes);
+                    at = patch.at + patch.bytes.len();
+                }
+                contents.borrow(&old[at..]);
             }
             None => {
                 contents.leb(count);

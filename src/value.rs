@@ -103,3 +103,34 @@ impl From<f64> for Value {
         Value::F64(value.to_bits())
     }
 }
+
+/// `ToInt32` of ECMAScript.
+pub(crate) fn to_int32(number: f64) -> i32 {
+    const RANGE: f64 = 4_294_967_296.0;
+    match number.is_finite() {
+        true => number.trunc().rem_euclid(RANGE) as u32 as i32,
+        false => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::to_int32;
+
+    #[test]
+    fn numbers_wrap_as_in_javascript() {
+        for (number, expected) in [
+            (0.0, 0),
+            (-1.0, -1),
+            (1.9, 1),
+            (-1.9, -1),
+            (4_294_967_295.0, -1),
+            (2_147_483_648.0, i32::MIN),
+            (1e20, 1_661_992_960),
+            (f64::NAN, 0),
+            (f64::INFINITY, 0),
+        ] {
+            assert_eq!(to_int32(number), expected, "{number}");
+        }
+    }
+}

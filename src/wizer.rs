@@ -11,7 +11,7 @@ pub(crate) mod steps;
 use std::rc::Rc;
 
 use crate::engine::tier::Job;
-use crate::engine::{Engine, StoreData};
+use crate::engine::{Engine, StoreData, call_to_end};
 use crate::error::Error;
 use crate::host::HostState;
 use crate::module::{Module, Validation};
@@ -223,7 +223,7 @@ fn pipeline(
 
         clock.begin(Phase::Validate);
         validation.wait()?;
-        let released = engine.host().release();
+        let released = engine.host().release(options.timeout);
         let written = written.and_then(|written| released.map(|()| written));
         match written {
             Ok(written) => Ok(written.outcome(engine, ran.reason, clock)),
@@ -242,13 +242,13 @@ fn initialize(
 ) -> Result<Run, Error> {
     let run = steps::instantiate(engine, modules, options)?;
     if plan.reactor {
-        engine.call(run.main, REACTOR_INIT, REACTOR_INIT, &[])?;
+        call_to_end(engine, run.main, REACTOR_INIT, REACTOR_INIT, &[])?;
     }
     for (name, args) in &plan.invoke {
-        engine.call(run.main, name, name, args)?;
+        call_to_end(engine, run.main, name, name, args)?;
     }
     if let Some(name) = &plan.init_func {
-        engine.call(run.main, name, name, &[])?;
+        call_to_end(engine, run.main, name, name, &[])?;
     }
     Ok(run)
 }

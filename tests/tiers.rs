@@ -29,31 +29,49 @@ fn text(bytes: &[u8]) -> String {
 // ----- guests -----
 
 /// The functions of WASI that guests use.
-const WASI: [(&str, &str); 21] = [
+const WASI: [(&str, &str); 33] = [
     ("args_get", "(param i32 i32) (result i32)"),
     ("args_sizes_get", "(param i32 i32) (result i32)"),
     ("environ_get", "(param i32 i32) (result i32)"),
     ("environ_sizes_get", "(param i32 i32) (result i32)"),
     ("clock_time_get", "(param i32 i64 i32) (result i32)"),
+    ("fd_allocate", "(param i32 i64 i64) (result i32)"),
     ("fd_close", "(param i32) (result i32)"),
+    ("fd_datasync", "(param i32) (result i32)"),
     ("fd_fdstat_get", "(param i32 i32) (result i32)"),
+    ("fd_fdstat_set_flags", "(param i32 i32) (result i32)"),
+    ("fd_fdstat_set_rights", "(param i32 i64 i64) (result i32)"),
     ("fd_filestat_get", "(param i32 i32) (result i32)"),
+    ("fd_filestat_set_size", "(param i32 i64) (result i32)"),
+    (
+        "fd_filestat_set_times",
+        "(param i32 i64 i64 i32) (result i32)",
+    ),
     ("fd_prestat_get", "(param i32 i32) (result i32)"),
+    ("fd_pwrite", "(param i32 i32 i32 i64 i32) (result i32)"),
     ("fd_read", "(param i32 i32 i32 i32) (result i32)"),
     ("fd_readdir", "(param i32 i32 i32 i64 i32) (result i32)"),
     ("fd_renumber", "(param i32 i32) (result i32)"),
     ("fd_seek", "(param i32 i64 i32 i32) (result i32)"),
+    ("fd_sync", "(param i32) (result i32)"),
     ("fd_write", "(param i32 i32 i32 i32) (result i32)"),
     ("path_create_directory", "(param i32 i32 i32) (result i32)"),
     (
         "path_open",
         "(param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)",
     ),
+    (
+        "path_rename",
+        "(param i32 i32 i32 i32 i32 i32) (result i32)",
+    ),
     ("path_unlink_file", "(param i32 i32 i32) (result i32)"),
     ("poll_oneoff", "(param i32 i32 i32 i32) (result i32)"),
     ("proc_exit", "(param i32)"),
+    ("proc_raise", "(param i32) (result i32)"),
     ("random_get", "(param i32 i32) (result i32)"),
     ("sched_yield", "(result i32)"),
+    ("sock_accept", "(param i32 i32 i32) (result i32)"),
+    ("sock_shutdown", "(param i32 i32) (result i32)"),
 ];
 
 /// What every guest has. Whatever the host answers is noted in memory, where the output keeps it.
@@ -331,7 +349,10 @@ impl Process {
         std::fs::write(&module, wasm).unwrap();
         let mut command = Command::new(program());
         command.arg(module).arg(directory.path());
-        command.arg("dir").arg(guest);
+        let readonly = options.contains(&("readonly", "yes"));
+        command.arg(if readonly { "readonly-dir" } else { "dir" });
+        command.arg(guest);
+        let options = options.iter().filter(|option| option.0 != "readonly");
         for (option, value) in options {
             command.args([option, value]);
         }
@@ -534,6 +555,48 @@ fn looks_around() -> Guest {
         .call("(call $note (call $sched_yield))")
 }
 
+/// Calls that look as if they did something, and do nothing that can be seen from outside.
+fn changes_nothing() -> Guest {
+    let mut guest = Guest::default();
+    // What Go does first.
+    for fd in 0..3 {
+        guest = guest.call(&format!(
+            "(call $note (call $fd_fdstat_set_flags (i32.const {fd}) (i32.const 4)))"
+        ));
+    }
+    guest
+        .call("(call $note (call $fd_fdstat_set_rights (i32.const 1) (i64.const 0) (i64.const 0)))")
+        .call("(call $note (call $fd_pwrite (i32.const 1) (i32.const 0) (i32.const 0) (i64.const 0) (i32.const 8)))")
+        .call("(call $note (call $fd_filestat_set_size (i32.const 1) (i64.const 0)))")
+        .call("(call $note (call $fd_filestat_set_times (i32.const 1) (i64.const 0) (i64.const 0) (i32.const 0)))")
+        .call("(call $note (call $proc_raise (i32.const 2)))")
+        .call("(call $note (call $sock_accept (i32.const 0) (i32.const 0) (i32.const 64)))")
+        .call("(call $note (call $sock_shutdown (i32.const 0) (i32.const 1)))")
+        .call(&rest(1_000_000))
+        .open("input.txt")
+        .call("(call $note (call $fd_fdstat_set_flags (global.get $fd) (i32.const 1)))")
+        .call("(call $note (call $fd_allocate (global.get $fd) (i64.const 0) (i64.const 100)))")
+        .call("(call $note (call $fd_sync (global.get $fd)))")
+        .call("(call $note (call $fd_datasync (global.get $fd)))")
+        .call("(call $read (global.get $fd) (i32.const 100))")
+        // A number that is not in use, and the standard input's.
+        .call("(call $note (call $fd_renumber (global.get $fd) (i32.const 9)))")
+        .call("(call $note (call $fd_renumber (global.get $fd) (i32.const 0)))")
+        .call("(call $note (call $fd_seek (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 64)))")
+        .call("(call $read (i32.const 0) (i32.const 4))")
+        .call("(call $note (call $fd_close (i32.const 0)))")
+}
+
+/// Rests for so many nanoseconds.
+fn rest(time: u64) -> String {
+    // A subscription of the monotonic clock.
+    format!(
+        "(i32.store (i32.const 0x110) (i32.const 1))
+         (i64.store (i32.const 0x118) (i64.const {time}))
+         (call $note (call $poll_oneoff (i32.const 0x100) (i32.const 0x200) (i32.const 1) (i32.const 64)))"
+    )
+}
+
 /// What must not happen twice, and what comes after it.
 fn changes_something(guest: Guest) -> Guest {
     guest
@@ -598,6 +661,42 @@ fn the_outside_world_sees_one_run_wherever_it_is_left() {
     let plain = leave_at_every_call(&guest, guest.once, &run, &[("rest", "yes")]);
     let both = "out 1 err 1\nout 2\nerr 2 out 3 written\nread\nourthe end";
     assert_eq!(text(&plain.stdout), both);
+}
+
+/// They are repeated, and nobody sees it.
+#[test]
+fn calls_that_change_nothing() {
+    let plain = leave_at_every_call(&changes_nothing(), None, &|process| process.run(), &[]);
+    let noted = memory(&plain.output.unwrap());
+    let badf = 8_u32.to_le_bytes();
+    assert_eq!(noted[NOTES..][..12], [badf, badf, badf].concat());
+    assert!(noted.windows(12).any(|bytes| bytes == b"from a file\n"));
+}
+
+/// Where no directory can be written to, whatever would change one fails.
+#[test]
+fn directories_that_are_only_read() {
+    let mut guest = Guest::default();
+    let [old, new] = ["old.txt", "new.txt"].map(|name| guest.text(name));
+    let guest = guest
+        .call(&format!(
+            "(call $open {new} (i32.const {}) (i64.const {WRITE}))",
+            CREATE | TRUNCATE
+        ))
+        .call(&format!("(call $open {old} (i32.const {TRUNCATE}) (i64.const {WRITE}))"))
+        .call(&format!("(call $note (call $path_create_directory (i32.const 3) {new}))"))
+        .call(&format!("(call $note (call $path_unlink_file (i32.const 3) {old}))"))
+        .call(&format!("(call $note (call $path_rename (i32.const 3) {old} (i32.const 3) {new}))"))
+        .open("old.txt")
+        .call("(call $note (call $fd_write (global.get $fd) (i32.const 0) (i32.const 0) (i32.const 8)))")
+        .call("(call $note (call $fd_filestat_set_size (global.get $fd) (i64.const 0)))")
+        .call("(call $note (call $fd_filestat_set_times (global.get $fd) (i64.const 0) (i64.const 0) (i32.const 5)))")
+        .print(1, "done");
+    let options = [("readonly", "yes")];
+    let plain = leave_at_every_call(&guest, None, &|process| process.run(), &options);
+    let old = plain.files["old.txt"].as_deref().unwrap();
+    assert_eq!(text(old), "to be overwritten");
+    assert!(!plain.files.contains_key("new.txt"));
 }
 
 /// No output has to be shown, so that standard input can be read at any time.
@@ -791,6 +890,38 @@ fn assert_ends_once(options: &[(&str, &str)], code: &str) {
     assert_eq!(world.code(), code);
     assert_eq!(world.attempts(), 1, "no compiler was done before");
     assert_eq!(text(&world.stdout), "out 1\nerr 1 out 2 err 2");
+}
+
+/// Neither a wait for who reads the output, nor one for the output of an interpreter that has come
+/// to its end.
+#[test]
+fn output_that_nobody_takes_in_time() {
+    // More than a pipe holds.
+    let mut guest = Guest::default();
+    let text = guest.text(&"0123456789abcde\n".repeat(64));
+    let guest = guest.wat(&repeat(400, &format!("(call $print (i32.const 1) {text})")));
+    for engine in ["auto", "interpreter", "baseline", "optimizing"] {
+        for (option, code) in [
+            ("timeout", "ERR_WIZER_TIMEOUT"),
+            ("abort", "ERR_WIZER_ABORTED"),
+        ] {
+            let mut process = Process::new(&guest.wasm(), &[("engine", engine), (option, "300")]);
+            let began = std::time::Instant::now();
+            let mut output = process.together();
+            let mut child = process.spawn();
+            process.close();
+            child.wait().unwrap();
+            assert!(began.elapsed() < std::time::Duration::from_secs(20));
+            let mut taken = Vec::new();
+            output.read_to_end(&mut taken).unwrap();
+            assert!(
+                taken.starts_with(b"0123456789abcde\n"),
+                "what there was room for"
+            );
+            let world = process.end(child);
+            assert_eq!(world.code(), code, "{engine}");
+        }
+    }
 }
 
 /// Who aborts has seen the output.
@@ -1186,13 +1317,15 @@ fn changes_of_directories() {
 /// What was printed before a rest can be seen while it lasts.
 #[test]
 fn a_rest_comes_after_what_was_printed() {
-    // A subscription of the monotonic clock, of a millisecond.
-    let rest = "(i32.store (i32.const 0x110) (i32.const 1))
-        (i64.store (i32.const 0x118) (i64.const 1_000_000))
-        (call $note (call $poll_oneoff (i32.const 0x100) (i32.const 0x200) (i32.const 1) (i32.const 64)))";
-    let guest = prints().call(rest).print(1, "rested");
-    let reason = "the interpreter ended before the call of `poll_oneoff`";
+    let guest = prints().call(&rest(1_000_000)).print(1, "rested");
+    let reason = "the interpreter ended before it rested with output to show";
     goes_over("a rest", &guest, "baseline", reason, &|_| {});
+    // Nor does a run rest for long that may have to do so again.
+    let guest = Guest::default()
+        .call(&rest(30_000_000))
+        .call(&rest(30_000_000));
+    let reason = "the interpreter ended before the call of `poll_oneoff`";
+    goes_over("a long rest", &guest, "baseline", reason, &|_| {});
 }
 
 /// What is read there is gone, and opening it alone can be seen.
@@ -1259,7 +1392,7 @@ fn a_file_in_the_place_of_standard_output() {
         .print(1, "no file is open for writing as 1")
         .write("to the file")
         .print(2, "end");
-    let reason = "the interpreter ended before the call of `fd_close`";
+    let reason = "the interpreter ended before `path_open` for writing";
     let plain = goes_over("closed", &closed, "baseline", reason, &none);
     assert_eq!(text(&plain.stdout), "out 1\nerr 1 out 2 err 2end");
 
@@ -1282,7 +1415,7 @@ fn a_file_in_the_place_of_standard_output() {
         .call("(call $note (call $fd_renumber (global.get $fd) (i32.const 1)))")
         .print(1, "not for standard output")
         .print(2, "end");
-    let reason = "the interpreter ended before the call of `fd_renumber`";
+    let reason = "the interpreter ended before the call of `fd_write`";
     let plain = goes_over("renumbered", &renumbered, "baseline", reason, &none);
     assert_eq!(text(&plain.stdout), "out 1\nerr 1 out 2 err 2end");
 
@@ -1291,8 +1424,10 @@ fn a_file_in_the_place_of_standard_output() {
         .open("input.txt")
         .call("(call $read (i32.const 0) (i32.const 100))")
         .print(2, "end");
-    let reason = "the interpreter ended before the call of `fd_close`";
-    goes_over("another input", &read, "baseline", reason, &none);
+    let run = |engine| Process::new(&read.wasm(), &[("engine", engine)]).run_together();
+    let auto = run("auto");
+    auto.assert_same("another input", &run("baseline"));
+    assert_eq!(auto.attempts(), 1, "{}", auto.told);
 }
 
 /// wasmi says so when it loads the module, or when it comes to the function.

@@ -140,6 +140,7 @@ pub fn table(report: &Report, colours: bool) -> String {
             calls.add_row(vec![
                 Cell::new(format!("{}::{}", call.module, call.name)),
                 right(format!("{}×", call.calls)),
+                Cell::new(if call.stub { "(a stub)" } else { "" }),
             ]);
         }
         section("Asked of the host", calls);
@@ -157,6 +158,12 @@ pub fn table(report: &Report, colours: bool) -> String {
                 Cell::new(format!("{what}, now the same in every instance")),
             ]);
         }
+    }
+    if report.exited {
+        notes.add_row(vec![
+            right(String::new()),
+            Cell::new("the program ended itself, with status 0"),
+        ]);
     }
     for global in &report.assumed_globals {
         notes.add_row(vec![

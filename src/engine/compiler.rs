@@ -931,6 +931,10 @@ fn reason(error: wasmtime::Error) -> TrapReason {
     if error.is::<wasmtime::GcHeapOutOfMemory<()>>() {
         return TrapReason::Wasm(error.root_cause().to_string());
     }
+    // A custom linker may have WASI of its own.
+    if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
+        return TrapReason::Exit(exit.0);
+    }
     match error.downcast::<TrapReason>() {
         Ok(reason) => reason,
         Err(other) => {

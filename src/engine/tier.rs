@@ -16,6 +16,7 @@ use super::making::{Kept, Making, Order, Recipe};
 use super::stack::on_large_stack;
 use super::{Engine, Prepared};
 use crate::error::Error;
+use crate::host::interrupt::Interrupt;
 use crate::host::speculation::Speculation;
 use crate::host::stdio::Tape;
 use crate::host::{HostState, Imports};
@@ -285,18 +286,11 @@ impl Job<'_, '_> {
     ) -> Result<Ran<T>, Error> {
         clock.begin(Phase::Initialize);
         let interrupt = engine.host().interrupt.clone();
-        if let (Some(limit), Some(interrupt)) = (self.options.timeout, &interrupt) {
-            interrupt
-                .watch(limit)
-                .map_err(|e| Error::internal(format!("no thread for the timeout: {e}")))?;
-        }
-        let mut result = on_large_stack(|| work(&mut *engine))?;
-        if let Some(interrupt) = interrupt {
-            result = result.and_then(|value| interrupt.check().map(|()| value));
-            match self.goes_on {
-                true => interrupt.rest(),
-                false => interrupt.over(),
-            }
+        let result = Interrupt::during(interrupt.as_ref(), self.options.timeout, || {
+            on_large_stack(|| work(&mut *engine))?
+        });
+        if let (Some(interrupt), false) = (interrupt, self.goes_on) {
+            interrupt.over();
         }
         Ok(Ran {
             engine,
@@ -332,11 +326,18 @@ impl Job<'_, '_> {
             interrupt,
             input,
             speculation,
+            options.allow_exit,
         )
     }
 
     fn imports(&self) -> Imports {
-        Imports::new(&self.options.imports, self.options.allow_wasi)
+        let Options {
+            imports,
+            stubs,
+            allow_wasi,
+            ..
+        } = self.options;
+        Imports::new(imports, stubs.clone(), *allow_wasi)
     }
 
     /// Where compiled code is kept.

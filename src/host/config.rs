@@ -62,6 +62,8 @@ pub enum Stdin {
 pub enum Stdout {
     /// The process's.
     Inherit,
+    /// The process's standard error, as something else goes to its standard output.
+    StandardError,
     /// Nowhere.
     Ignore,
     /// Into a buffer of the outcome.

@@ -78,7 +78,7 @@ impl Interrupt {
     }
 
     /// Ends the run `limit` from now, unless [`Interrupt::rest`] comes first.
-    pub(crate) fn watch(self: &Arc<Self>, limit: Duration) -> std::io::Result<()> {
+    fn watch(self: &Arc<Self>, limit: Duration) -> std::io::Result<()> {
         let interrupt = Arc::clone(self);
         let deadline = Instant::now() + limit;
         let watched = self.lock().ended;
@@ -101,6 +101,28 @@ impl Interrupt {
         Ok(())
     }
 
+    /// Does some work, which this ends `limit` from now, where there is one.
+    ///
+    /// # Errors
+    ///
+    /// The work's own; why it was to end; and where nobody can watch the time.
+    pub(crate) fn during<T>(
+        interrupt: Option<&Arc<Interrupt>>,
+        limit: Option<Duration>,
+        work: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let Some(interrupt) = interrupt else {
+            return work();
+        };
+        if let Some(limit) = limit {
+            let watching = interrupt.watch(limit);
+            watching.map_err(|e| Error::internal(format!("no thread for the timeout: {e}")))?;
+        }
+        let result = work();
+        interrupt.rest();
+        result.and_then(|value| interrupt.check().map(|()| value))
+    }
+
     /// The run has ended.
     pub(crate) fn over(&self) {
         self.rest();
@@ -108,7 +130,7 @@ impl Interrupt {
     }
 
     /// What was watched has ended, and more may follow.
-    pub(crate) fn rest(&self) {
+    fn rest(&self) {
         self.lock().ended += 1;
         self.changed.notify_all();
     }

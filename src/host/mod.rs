@@ -7,10 +7,13 @@ pub mod config;
 pub mod interrupt;
 pub mod speculation;
 pub mod stdio;
+pub mod stub;
+mod waiting;
 pub mod wasi;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use wasmparser::FuncType;
 
@@ -20,6 +23,7 @@ use crate::value::Value;
 use interrupt::Interrupt;
 use speculation::Speculation;
 use stdio::Tape;
+use stub::{Stub, Stubs};
 
 /// The instance whose code is calling the host, as a provided function may use it.
 ///
@@ -149,6 +153,12 @@ pub struct HostState {
     pub(crate) wasi: Option<wasi::WasiState>,
     /// How often each function was called, by module and name.
     pub(crate) calls: BTreeMap<(String, String), u64>,
+    /// Which of them a stub stood in for.
+    pub(crate) stubbed: BTreeSet<(String, String)>,
+    /// Whether a program that ends itself, with status 0, only ends the call.
+    allow_exit: bool,
+    /// Whether one did.
+    pub(crate) exited: bool,
     pub(crate) limiter: Limiter,
     pub(crate) interrupt: Option<Arc<Interrupt>>,
     /// Set where the run may be thrown away and repeated.
@@ -158,7 +168,8 @@ pub struct HostState {
 impl HostState {
     /// The state for a run: with WASI where that is allowed, and with these limits, which the
     /// slots that instrumentation added to tables do not count for. `input` is the process's
-    /// standard input.
+    /// standard input, and `allow_exit` says whether a program that ends itself, with status 0, only
+    /// ends the call.
     pub fn new(
         wasi: Option<&config::Wasi>,
         max_memory: Option<u64>,
@@ -166,6 +177,7 @@ impl HostState {
         interrupt: Option<Arc<Interrupt>>,
         input: &Tape,
         speculation: Option<Speculation>,
+        allow_exit: bool,
     ) -> Result<HostState, Error> {
         let held = speculation.as_ref().map(|s| &s.held);
         Ok(HostState {
@@ -174,6 +186,9 @@ impl HostState {
                 .transpose()?,
             speculation,
             calls: BTreeMap::new(),
+            stubbed: BTreeSet::new(),
+            allow_exit,
+            exited: false,
             limiter: Limiter {
                 limit: max_memory,
                 used: 0,
@@ -198,15 +213,17 @@ impl HostState {
         })
     }
 
-    /// Passes on what was held back: the run counts.
+    /// Passes on what was held back, within this time: the run counts.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where a stream of the process cannot take it, which the guest was not told.
-    pub fn release(&mut self) -> Result<(), Error> {
+    /// [`Error::Io`] where a stream of the process cannot take it, which the guest was not told, and
+    /// why the run was to end where that comes first.
+    pub fn release(&mut self, limit: Option<Duration>) -> Result<(), Error> {
         let Some(speculation) = self.speculation.take() else {
             return Ok(());
         };
+        let interrupt = self.interrupt.as_ref();
         let failed = |(to, source)| Error::Io {
             action: "write the module's output to",
             path: match to {
@@ -215,7 +232,21 @@ impl HostState {
             },
             source,
         };
-        speculation.held().release().map_err(failed)
+        Interrupt::during(interrupt, limit, || {
+            let released = speculation.held().release(interrupt.map(|i| &**i));
+            released.map_err(|error| {
+                let ended = interrupt.and_then(|interrupt| interrupt.check().err());
+                ended.unwrap_or_else(|| failed(error))
+            })
+        })
+    }
+
+    /// Whether the end of a call is not an error: the program has ended itself, with status 0, and
+    /// may do so.
+    pub fn accepts(&mut self, error: &Error) -> bool {
+        let accepted = self.allow_exit && is_exit(error);
+        self.exited |= accepted;
+        accepted
     }
 
     /// What the guest wrote to standard output and error, where that was to be captured.
@@ -227,12 +258,19 @@ impl HostState {
     }
 }
 
+/// Whether a program ended itself, with status 0.
+fn is_exit(error: &Error) -> bool {
+    matches!(error, Error::Trap(trap) if matches!(trap.reason, TrapReason::Exit(0)))
+}
+
 /// Who answers calls of an import.
 pub enum Binding {
     /// A function that was provided.
     Provided(Arc<dyn HostFunction>),
     /// WASI.
     Wasi(wasi::Function),
+    /// A stub, with these results.
+    Stub(Vec<Value>),
     /// Nobody: calling it is the error.
     Missing { help: Option<String> },
 }
@@ -240,30 +278,36 @@ pub enum Binding {
 /// The rules by which imports find their functions.
 pub struct Imports {
     functions: BTreeMap<(String, String), Arc<dyn HostFunction>>,
+    stubs: Stubs,
     allow_wasi: bool,
 }
 
 impl Imports {
-    /// These functions, and WASI where it is allowed.
-    pub fn new(functions: &[config::Import], allow_wasi: bool) -> Imports {
+    /// These functions, WASI where it is allowed, and stubs for the rest.
+    pub fn new(functions: &[config::Import], stubs: Stubs, allow_wasi: bool) -> Imports {
         Imports {
             functions: functions
                 .iter()
                 .map(|i| ((i.module.clone(), i.name.clone()), i.function.clone()))
                 .collect(),
+            stubs,
             allow_wasi,
         }
     }
 
-    /// Who answers calls of an import of this type: a provided function, else WASI where it is
-    /// allowed.
+    /// Who answers calls of an import of this type: a provided function, a stub that names it in
+    /// full, WASI where it is allowed, any stub.
     pub fn resolve(&self, module: &str, name: &str, ty: &FuncType) -> Binding {
         if let Some(function) = self.functions.get(&(module.into(), name.into())) {
             return Binding::Provided(function.clone());
         }
+        if let Some(stub) = self.stubs.named(module, name) {
+            return Binding::of_stub(stub, ty);
+        }
         let wasi = wasi::lookup(module, name);
         match wasi {
             Some(function) if self.allow_wasi && function.has_type(ty) => Binding::Wasi(function),
+            _ if let Some(stub) = self.stubs.find(module, name) => Binding::of_stub(stub, ty),
             Some(_) if self.allow_wasi => Binding::Missing {
                 help: Some(format!(
                     "the module imports it as {}, which is not its type in WASI",
@@ -279,8 +323,8 @@ impl Imports {
             },
             None => Binding::Missing {
                 help: Some(
-                    "provide it as a preloaded module or an import, or keep the initialization \
-                     from calling it"
+                    "provide it as a preloaded module, an import or a stub, or keep the \
+                     initialization from calling it"
                         .into(),
                 ),
             },
@@ -289,6 +333,19 @@ impl Imports {
 }
 
 impl Binding {
+    /// What a stub of this type does.
+    fn of_stub(stub: Stub, ty: &FuncType) -> Binding {
+        let results = ty.results().iter().map(|ty| stub.value(*ty));
+        let help = match (stub, results.collect::<Option<_>>()) {
+            (Stub::Trap, _) => "the stub in its place traps",
+            (_, Some(results)) => return Binding::Stub(results),
+            (_, None) => "the stub in its place has no value of its results' types",
+        };
+        Binding::Missing {
+            help: Some(help.into()),
+        }
+    }
+
     /// Answers one call.
     pub fn call(
         &self,
@@ -316,6 +373,10 @@ impl Binding {
                 values
             }
             Binding::Wasi(function) => wasi::call(*function, name, guest, args),
+            Binding::Stub(results) => {
+                guest.host().stubbed.insert((module.into(), name.into()));
+                Ok(results.clone())
+            }
             Binding::Missing { help } => Err(TrapReason::ImportMissing {
                 module: module.into(),
                 name: name.into(),

@@ -5,6 +5,8 @@
 //! any other effect ends the run *before* it happens, and another engine, without speculation,
 //! starts from the beginning.
 
+use std::time::Duration;
+
 use super::stdio::{Held, Tape};
 use super::wasi::WasiState;
 use crate::error::{Error, TrapReason};
@@ -15,6 +17,9 @@ const MAX_HELD: usize = 1 << 20;
 
 /// The most input that is kept to be read again, in bytes.
 const MAX_INPUT: usize = 16 << 20;
+
+/// How long a run may rest altogether: what takes over rests as long again.
+const MAX_REST: Duration = Duration::from_millis(50);
 
 /// Waits until it is known whether the modules are valid, and tells.
 pub type IsValid = Box<dyn Fn() -> bool + Send>;
@@ -28,6 +33,8 @@ pub struct Speculation {
     /// How many calls of the host are still to be answered, for tests: the next one ends the
     /// run.
     calls_left: Option<u64>,
+    /// How long it has rested.
+    rested: Duration,
     is_valid: IsValid,
 }
 
@@ -39,6 +46,7 @@ impl Speculation {
             left: None,
             held: Held::default(),
             calls_left: leave_at,
+            rested: Duration::ZERO,
             is_valid,
         }
     }
@@ -79,13 +87,14 @@ impl Speculation {
         &self.held
     }
 
-    /// Whether a call of WASI can be repeated unseen.
+    /// Whether a call of WASI can be repeated unseen: it reads, changes only what WASI itself keeps
+    /// of this run, or fails whatever there is. docs/how-it-works.md has the list.
     ///
     /// # Errors
     ///
     /// What the run has to end before.
     pub(super) fn allows(
-        &self,
+        &mut self,
         wasi: &mut WasiState,
         name: &str,
         memory: &[u8],
@@ -95,6 +104,7 @@ impl Speculation {
             Some(Value::I32(value)) => *value as u32,
             _ => 0,
         };
+        let is_stream = wasi.is_stream(arg(0));
         match name {
             "args_get"
             | "args_sizes_get"
@@ -105,6 +115,7 @@ impl Speculation {
             | "random_get"
             | "sched_yield"
             | "fd_advise"
+            | "fd_close"
             | "fd_fdstat_get"
             | "fd_filestat_get"
             | "fd_prestat_get"
@@ -114,23 +125,32 @@ impl Speculation {
             | "fd_tell"
             | "path_filestat_get"
             | "path_readlink" => Ok(()),
-            // The numbers of the standard streams must not come to mean files.
-            "fd_close" if arg(0) > 2 => Ok(()),
+            // Flags are WASI's own, and nothing was written that could be made lasting.
+            "fd_fdstat_set_flags" | "fd_datasync" | "fd_sync" => Ok(()),
+            // These always fail.
+            "fd_allocate"
+            | "fd_fdstat_set_rights"
+            | "proc_raise"
+            | "sock_accept"
+            | "sock_recv"
+            | "sock_send"
+            | "sock_shutdown" => Ok(()),
+            "fd_pwrite" | "fd_filestat_set_size" | "fd_filestat_set_times" if is_stream => Ok(()),
+            // Only the first three numbers are looked for where streams are used.
+            "fd_renumber" if arg(0) > 2 => Ok(()),
             "fd_read" | "fd_pread" => match &wasi.input {
-                Some(input) if arg(0) == 0 => self.allows_input(input),
+                Some(input) if arg(0) == 0 && is_stream => self.allows_input(input),
                 _ => Ok(()),
             },
-            "fd_write" if matches!(arg(0), 1 | 2) => match self.held.len() {
+            "fd_write" if is_stream => match self.held.len() {
                 // The guest is to be told so, which makes it another run.
-                _ if [&wasi.stdout, &wasi.stderr][arg(0) as usize - 1].is_broken() => {
-                    Err("it wrote to a stream that nobody reads".into())
-                }
+                _ if wasi.is_broken(arg(0)) => Err("it wrote to a stream that nobody reads".into()),
                 0..MAX_HELD => Ok(()),
                 _ => Err(format!("its output grew beyond {MAX_HELD} bytes")),
             },
             "path_open" => {
                 const CREATE_EXCLUSIVE_TRUNCATE: u32 = 1 | 4 | 8;
-                if arg(4) & CREATE_EXCLUSIVE_TRUNCATE != 0 {
+                if arg(4) & CREATE_EXCLUSIVE_TRUNCATE != 0 && !wasi.is_readonly {
                     return Err("`path_open` for writing".into());
                 }
                 match wasi.names_device(memory, arg(0), arg(1), arg(2), arg(3)) {
@@ -138,7 +158,39 @@ impl Speculation {
                     false => Ok(()),
                 }
             }
+            "poll_oneoff" => self.allows_rest(memory, arg(0), arg(2)),
+            "fd_write"
+            | "fd_pwrite"
+            | "fd_filestat_set_size"
+            | "fd_filestat_set_times"
+            | "path_create_directory"
+            | "path_filestat_set_times"
+            | "path_link"
+            | "path_remove_directory"
+            | "path_rename"
+            | "path_symlink"
+            | "path_unlink_file"
+                if wasi.is_readonly =>
+            {
+                Ok(())
+            }
             _ => Err(format!("the call of `{name}`")),
+        }
+    }
+
+    /// Whether `poll_oneoff` may be called: for a short rest, and before there is output, which is to
+    /// be seen meanwhile.
+    fn allows_rest(&mut self, memory: &[u8], at: u32, count: u32) -> Result<(), String> {
+        let rest = match self.held.len() {
+            0 => shortest_rest(memory, at as usize, count as usize),
+            _ => return Err("it rested with output to show".into()),
+        };
+        match rest.map(|rest| self.rested.saturating_add(rest)) {
+            Some(rested) if rested <= MAX_REST => {
+                self.rested = rested;
+                Ok(())
+            }
+            _ => Err("the call of `poll_oneoff`".into()),
         }
     }
 
@@ -156,4 +208,21 @@ impl Speculation {
             false => Err("the run of a module that is not valid".into()),
         }
     }
+}
+
+/// How long subscriptions of `poll_oneoff` make it wait, where all are of clocks and none is for a
+/// time of day. Their layout is that of the witx files of preview 1.
+fn shortest_rest(memory: &[u8], at: usize, count: usize) -> Option<Duration> {
+    const SIZE: usize = 48;
+    const TAG: usize = 8;
+    const TIMEOUT: usize = 24;
+    const FLAGS: usize = 40;
+    const CLOCK: u8 = 0;
+    let end = at.checked_add(count.checked_mul(SIZE)?)?;
+    let rests = memory.get(at..end)?.chunks_exact(SIZE).map(|bytes| {
+        let timeout = bytes[TIMEOUT..TIMEOUT + 8].try_into().ok()?;
+        let is_rest = bytes[TAG] == CLOCK && bytes[FLAGS..FLAGS + 2] == [0; 2];
+        is_rest.then(|| Duration::from_nanos(u64::from_le_bytes(timeout)))
+    });
+    rests.collect::<Option<Vec<_>>>()?.into_iter().min()
 }

@@ -6,18 +6,27 @@
 //! interrupted.
 
 use std::collections::VecDeque;
+#[cfg(not(unix))]
+use std::io::BufRead;
 use std::io::{self, IsTerminal as Terminal, Read, Write};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(any(not(unix), test))]
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+#[cfg(unix)]
+use rustix::event::PollFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
 use super::config;
+use super::interrupt::Interrupt;
 
 /// A standard stream of the process to write to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,62 +35,177 @@ pub enum Standard {
     Err,
 }
 
-/// Writes all bytes to a standard stream, however often it has to wait for it.
-pub fn write_all(to: Standard, bytes: &[u8]) -> io::Result<()> {
+/// How long one wait for a stream lasts before timers and interrupts get their turn.
+const TURN: Duration = Duration::from_millis(10);
+
+/// How long a stream may take nothing once the run is to end, before the rest is given up.
+const LAST_WAIT: Duration = Duration::from_millis(50);
+
+/// Writes all bytes to a standard stream, however often it has to wait for it: while it takes
+/// some, and also while it takes none, until the run is to end.
+pub fn write_all(to: Standard, bytes: &[u8], interrupt: Option<&Interrupt>) -> io::Result<()> {
+    if let Standard::Out = to {
+        // What the standard library has kept comes first. What it cannot pass on stays with it.
+        let _ = io::stdout().flush();
+    }
+    let mut patience = Patience::of(interrupt);
+    match interrupt.is_none() || passes_on_at_once(to) {
+        true => write_pieces(to, bytes, &mut patience),
+        false => write_beside(to, bytes, &mut patience),
+    }
+}
+
+/// How much longer to wait for a stream.
+struct Patience<'i> {
+    interrupt: Option<&'i Interrupt>,
+    /// Since when the run is to end and the stream takes nothing.
+    since: Option<Instant>,
+}
+
+impl<'i> Patience<'i> {
+    fn of(interrupt: Option<&'i Interrupt>) -> Patience<'i> {
+        Patience {
+            interrupt,
+            since: None,
+        }
+    }
+
+    /// How long the next wait may last; no limit where nobody can end the run.
+    #[cfg(unix)]
+    fn turn(&self) -> Option<Duration> {
+        self.interrupt.map(|_| TURN)
+    }
+
+    /// A wait was in vain. The error is that the time is up.
+    fn waited(&mut self) -> io::Result<()> {
+        if self.interrupt.is_none_or(|i| i.check().is_ok()) {
+            return Ok(());
+        }
+        match self.since.get_or_insert_with(Instant::now).elapsed() < LAST_WAIT {
+            true => Ok(()),
+            false => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// The stream took something.
+    fn rewarded(&mut self) {
+        self.since = None;
+    }
+}
+
+/// The most bytes that a pipe takes without a wait, once it says that it takes some; 512 is the
+/// least that POSIX promises.
+#[cfg(unix)]
+const PIECE: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
+
+/// Whether a stream that says that it takes something then takes a piece without a wait. A terminal
+/// may have room for a part of it.
+#[cfg(unix)]
+fn passes_on_at_once(to: Standard) -> bool {
+    !is_terminal(to)
+}
+
+/// Elsewhere a stream cannot be asked.
+#[cfg(not(unix))]
+fn passes_on_at_once(_: Standard) -> bool {
+    false
+}
+
+fn is_terminal(to: Standard) -> bool {
     match to {
-        Standard::Out => write_waiting(&mut io::stdout().lock(), to, bytes),
-        Standard::Err => write_waiting(&mut io::stderr().lock(), to, bytes),
-    }
-}
-
-fn write_waiting(stream: &mut impl Write, to: Standard, mut bytes: &[u8]) -> io::Result<()> {
-    // The stream of the standard library keeps what follows the last line feed; what it could
-    // not pass on yet stays with it, so that nothing is written twice.
-    while !bytes.is_empty() {
-        match stream.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = &bytes[written..],
-            Err(error) => wait_after(error, to)?,
-        }
-    }
-    loop {
-        match stream.flush() {
-            Ok(()) => return Ok(()),
-            Err(error) => wait_after(error, to)?,
-        }
-    }
-}
-
-/// Waits until the stream takes more, if that is what the error asks for.
-fn wait_after(error: io::Error, to: Standard) -> io::Result<()> {
-    match error.kind() {
-        io::ErrorKind::Interrupted => Ok(()),
-        io::ErrorKind::WouldBlock => wait_writable(to),
-        _ => Err(error),
+        Standard::Out => Terminal::is_terminal(&io::stdout()),
+        Standard::Err => Terminal::is_terminal(&io::stderr()),
     }
 }
 
 #[cfg(unix)]
-fn wait_writable(to: Standard) -> io::Result<()> {
-    use rustix::event::{PollFd, PollFlags, poll};
-    let fd = match to {
+fn descriptor(to: Standard) -> rustix::fd::BorrowedFd<'static> {
+    match to {
         Standard::Out => rustix::stdio::stdout(),
         Standard::Err => rustix::stdio::stderr(),
-    };
-    match poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes piece by piece, each when the stream takes it.
+#[cfg(unix)]
+fn write_pieces(to: Standard, mut bytes: &[u8], patience: &mut Patience<'_>) -> io::Result<()> {
+    use rustix::io::Errno;
+    while !bytes.is_empty() {
+        if !wait_for(descriptor(to), PollFlags::OUT, patience.turn()) {
+            patience.waited()?;
+            continue;
+        }
+        match rustix::io::write(descriptor(to), &bytes[..bytes.len().min(PIECE)]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                bytes = &bytes[written..];
+                patience.rewarded();
+            }
+            Err(Errno::INTR | Errno::AGAIN) => patience.waited()?,
+            // Closed: nobody wants it, as the standard library has it.
+            Err(Errno::BADF) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn write_pieces(to: Standard, bytes: &[u8], _: &mut Patience<'_>) -> io::Result<()> {
+    match to {
+        Standard::Out => io::stdout()
+            .write_all(bytes)
+            .and_then(|()| io::stdout().flush()),
+        Standard::Err => io::stderr().write_all(bytes),
+    }
+}
+
+/// Writes on a thread that is left behind where the run is to end and the stream takes nothing.
+fn write_beside(to: Standard, bytes: &[u8], patience: &mut Patience<'_>) -> io::Result<()> {
+    /// What one thread writes.
+    const SHARE: usize = 64 << 10;
+    for share in bytes.chunks(SHARE) {
+        let share = share.to_vec();
+        let (tell, told) = channel();
+        let write = move || tell.send(write_pieces(to, &share, &mut Patience::of(None)));
+        std::thread::Builder::new()
+            .name("wizer-output".into())
+            .spawn(write)?;
+        loop {
+            match told.recv_timeout(TURN) {
+                Ok(written) => break written?,
+                Err(RecvTimeoutError::Timeout) => patience.waited()?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(io::Error::other("the writing thread is gone"));
+                }
+            }
+        }
+        patience.rewarded();
+    }
+    Ok(())
+}
+
+/// Waits for a stream, and says whether it is ready. What cannot be polled is one that does not
+/// block.
+#[cfg(unix)]
+fn wait_for(fd: rustix::fd::BorrowedFd<'_>, what: PollFlags, timeout: Option<Duration>) -> bool {
+    use rustix::event::{PollFd, Timespec, poll};
+    let timeout = timeout.map(|timeout| Timespec {
+        tv_sec: timeout.as_secs() as i64,
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    match poll(&mut [PollFd::new(&fd, what)], timeout.as_ref()) {
+        Ok(ready) => ready > 0,
+        Err(rustix::io::Errno::INTR) => false,
+        Err(_) => true,
     }
 }
 
 /// Whether nobody takes what is written to the stream: it is closed, or its reader is gone.
 #[cfg(unix)]
 pub fn is_broken(to: Standard) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let fd = match to {
-        Standard::Out => rustix::stdio::stdout(),
-        Standard::Err => rustix::stdio::stderr(),
-    };
+    use rustix::event::{PollFd, Timespec, poll};
+    let fd = descriptor(to);
     let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
     let at_once = Timespec {
         tv_sec: 0,
@@ -99,38 +223,68 @@ pub fn is_broken(_: Standard) -> bool {
     false
 }
 
-#[cfg(not(unix))]
-fn wait_writable(_: Standard) -> io::Result<()> {
-    std::thread::sleep(INPUT_WAIT);
-    Ok(())
-}
-
-/// How long one wait for input lasts before timers and interrupts get their turn.
-const INPUT_WAIT: Duration = Duration::from_millis(10);
-
 /// The most bytes that one read of standard input takes, whatever the guest offers.
 const MAX_READ: usize = 64 * 1024;
 
 /// Waits a moment for standard input. Returns whether a read would not block.
 #[cfg(unix)]
 fn wait_readable(timeout: Duration) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let timeout = Timespec {
-        tv_sec: 0,
-        tv_nsec: timeout.subsec_nanos().into(),
-    };
-    let stdin = rustix::stdio::stdin();
-    match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&timeout)) {
-        Ok(ready) => ready > 0,
-        Err(rustix::io::Errno::INTR) => false,
-        // What cannot be polled is not a stream that could block.
-        Err(_) => true,
-    }
+    wait_for(rustix::stdio::stdin(), PollFlags::IN, Some(timeout))
 }
 
 #[cfg(not(unix))]
-fn wait_readable(_: Duration) -> bool {
-    true
+fn wait_readable(timeout: Duration) -> bool {
+    lock(&FILLING).wait(timeout, || drop(io::stdin().lock().fill_buf()))
+}
+
+/// Standard input where it cannot be polled.
+#[cfg(not(unix))]
+static FILLING: Mutex<Filling> = Mutex::new(Filling::new());
+
+/// Waits on a thread that may be left behind until the buffer of a stream is filled: nobody loses
+/// what is in there.
+#[cfg(any(not(unix), test))]
+struct Filling {
+    /// Told when the thread is done.
+    told: Option<Receiver<()>>,
+    /// Whether the buffer was filled, and not read since.
+    filled: bool,
+}
+
+#[cfg(any(not(unix), test))]
+impl Filling {
+    const fn new() -> Filling {
+        Filling {
+            told: None,
+            filled: false,
+        }
+    }
+
+    /// Waits so long for a buffer that `fill` fills, and says whether it is.
+    fn wait(&mut self, timeout: Duration, fill: impl FnOnce() + Send + 'static) -> bool {
+        if self.filled {
+            return true;
+        }
+        let told = self.told.get_or_insert_with(|| {
+            let (tell, told) = channel();
+            std::thread::spawn(move || {
+                fill();
+                tell.send(())
+            });
+            told
+        });
+        if let Err(RecvTimeoutError::Timeout) = told.recv_timeout(timeout) {
+            return false;
+        }
+        self.told = None;
+        self.filled = true;
+        true
+    }
+
+    /// What was in the buffer is read.
+    fn read(&mut self) {
+        self.filled = false;
+    }
 }
 
 /// Reads standard input directly: `std::io::Stdin` reads ahead into a buffer of the process,
@@ -139,7 +293,10 @@ fn read_stdin(buffer: &mut [u8]) -> io::Result<usize> {
     #[cfg(unix)]
     return Ok(rustix::io::read(rustix::stdio::stdin(), buffer)?);
     #[cfg(not(unix))]
-    return io::stdin().read(buffer);
+    return {
+        lock(&FILLING).read();
+        io::stdin().read(buffer)
+    };
 }
 
 /// What was read from the process's standard input, so that a second run can read it again.
@@ -274,7 +431,7 @@ impl StdinStream for Stdin {
 #[async_trait::async_trait]
 impl Pollable for Stdin {
     async fn ready(&mut self) {
-        while self.would_wait(INPUT_WAIT) {
+        while self.would_wait(TURN) {
             tokio::task::yield_now().await;
         }
     }
@@ -344,7 +501,7 @@ impl Held {
     }
 
     /// Writes it out, once. Where one of the streams fails, the other one gets its part.
-    pub fn release(&self) -> Result<(), (Standard, io::Error)> {
+    pub fn release(&self, interrupt: Option<&Interrupt>) -> Result<(), (Standard, io::Error)> {
         let mut failed = None;
         for (to, bytes) in std::mem::take(&mut *lock(&self.0)).pieces {
             if let Some((stream, _)) = &failed
@@ -352,7 +509,7 @@ impl Held {
             {
                 continue;
             }
-            if let Err(error) = write_all(to, &bytes) {
+            if let Err(error) = write_all(to, &bytes, interrupt) {
                 failed.get_or_insert((to, error));
             }
         }
@@ -364,11 +521,13 @@ impl Held {
 #[derive(Clone)]
 pub struct Stdout {
     to: Sink,
+    /// Whether something was written, where it went elsewhere than the guest meant.
+    redirected: Option<Arc<AtomicBool>>,
 }
 
 #[derive(Clone)]
 enum Sink {
-    Inherit(Standard),
+    Inherit(Standard, Option<Arc<Interrupt>>),
     Hold(Standard, Held),
     Ignore,
     Pipe(Arc<Mutex<Vec<u8>>>),
@@ -376,13 +535,26 @@ enum Sink {
 
 impl Stdout {
     /// The stream that the options ask for. What goes to the process's is held back, where there
-    /// is something to hold it.
-    pub fn new(stdout: config::Stdout, standard: Standard, held: Option<&Held>) -> Stdout {
+    /// is something to hold it; else the end of the run ends waiting for them.
+    pub fn new(
+        stdout: config::Stdout,
+        standard: Standard,
+        held: Option<&Held>,
+        interrupt: Option<Arc<Interrupt>>,
+    ) -> Stdout {
+        let (stdout, standard, redirected) = match stdout {
+            config::Stdout::StandardError => {
+                let redirected = Some(Arc::default());
+                (config::Stdout::Inherit, Standard::Err, redirected)
+            }
+            stdout => (stdout, standard, None),
+        };
         Stdout {
+            redirected,
             to: match (stdout, held) {
-                (config::Stdout::Inherit, None) => Sink::Inherit(standard),
+                (config::Stdout::Inherit, None) => Sink::Inherit(standard, interrupt),
                 (config::Stdout::Inherit, Some(held)) => Sink::Hold(standard, held.clone()),
-                (config::Stdout::Ignore, _) => Sink::Ignore,
+                (config::Stdout::Ignore | config::Stdout::StandardError, _) => Sink::Ignore,
                 (config::Stdout::Pipe, _) => Sink::Pipe(Arc::default()),
             },
         }
@@ -391,6 +563,12 @@ impl Stdout {
     /// Whether it is held back for a stream that takes nothing any more.
     pub fn is_broken(&self) -> bool {
         matches!(self.to, Sink::Hold(standard, _) if is_broken(standard))
+    }
+
+    /// Whether something was written that went elsewhere than the guest meant.
+    pub fn was_redirected(&self) -> bool {
+        let redirected = self.redirected.as_ref();
+        redirected.is_some_and(|written| written.load(Ordering::Relaxed))
     }
 
     /// What was written so far, where the stream is a pipe.
@@ -402,8 +580,11 @@ impl Stdout {
     }
 
     fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(written) = &self.redirected {
+            written.fetch_or(!bytes.is_empty(), Ordering::Relaxed);
+        }
         match &self.to {
-            Sink::Inherit(standard) => write_all(*standard, bytes),
+            Sink::Inherit(to, interrupt) => write_all(*to, bytes, interrupt.as_deref()),
             Sink::Hold(standard, held) => {
                 held.push(*standard, bytes);
                 Ok(())
@@ -420,12 +601,7 @@ impl Stdout {
 impl IsTerminal for Stdout {
     fn is_terminal(&self) -> bool {
         match self.to {
-            Sink::Inherit(Standard::Out) | Sink::Hold(Standard::Out, _) => {
-                Terminal::is_terminal(&io::stdout())
-            }
-            Sink::Inherit(Standard::Err) | Sink::Hold(Standard::Err, _) => {
-                Terminal::is_terminal(&io::stderr())
-            }
+            Sink::Inherit(to, _) | Sink::Hold(to, _) => is_terminal(to),
             _ => false,
         }
     }
@@ -490,6 +666,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Also where a stream cannot be polled.
+    #[test]
+    fn a_wait_for_a_buffer_can_be_left() {
+        let mut filling = Filling::new();
+        let (fill, filled) = channel::<()>();
+        let wait = move || filled.recv().unwrap_or_default();
+        assert!(!filling.wait(Duration::from_millis(1), wait));
+        assert!(!filling.wait(Duration::ZERO, || unreachable!("one thread waits")));
+        fill.send(()).unwrap();
+        assert!(filling.wait(Duration::from_secs(60), || unreachable!()));
+        assert!(filling.wait(Duration::ZERO, || unreachable!("nobody has read")));
+        filling.read();
+        let (_held, never) = channel::<()>();
+        assert!(!filling.wait(Duration::from_millis(1), move || {
+            never.recv().unwrap_or_default()
+        }));
+    }
 
     /// The run that follows may ask for less at once, or for more.
     #[test]

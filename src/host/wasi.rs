@@ -5,7 +5,6 @@ use std::future::Future;
 use std::path::{Component, Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use wasmparser::ValType;
 use wasmtime_wasi::p1::WasiP1Ctx;
@@ -16,6 +15,7 @@ use wiggle::GuestMemory;
 use super::config::{self, Wasi};
 use super::interrupt::Interrupt;
 use super::stdio::{Held, Standard, Stdin, Stdout, Tape};
+use super::waiting::Waiting;
 use super::{Caller, HostState};
 use crate::error::{Error, TrapReason};
 use crate::value::Value;
@@ -30,16 +30,15 @@ const HOSTCALL_FUEL: usize = 1 << 30;
 /// What WASI keeps during a run.
 pub struct WasiState {
     ctx: WasiP1Ctx,
-    /// Drives the functions that wait.
-    runtime: tokio::runtime::Runtime,
-    /// Wakes a function that waits, when the run is to end.
-    ended: Arc<tokio::sync::Notify>,
+    waiting: Waiting,
     pub(crate) stdout: Stdout,
     pub(crate) stderr: Stdout,
     /// Standard input, where it is the process's.
     pub(super) input: Option<Tape>,
     /// The descriptors that the guest opened and has not closed.
     pub(crate) open: BTreeSet<u32>,
+    /// Whether no directory can be written to.
+    pub(super) is_readonly: bool,
     /// Holds the files that were given by content, and removes them.
     _files: Option<tempfile::TempDir>,
 }
@@ -53,11 +52,13 @@ impl WasiState {
         input: &Tape,
         held: Option<&Held>,
     ) -> Result<WasiState, Error> {
-        let stdout = Stdout::new(options.stdout, Standard::Out, held);
-        let stderr = Stdout::new(options.stderr, Standard::Err, held);
+        let waiting = Waiting::new(interrupt.as_ref())?;
+        let stdout = Stdout::new(options.stdout, Standard::Out, held, interrupt.clone());
+        let stderr = Stdout::new(options.stderr, Standard::Err, held, interrupt);
         let mut builder = WasiCtxBuilder::new();
         builder
-            .allow_blocking_current_thread(true)
+            // What may block is to run where it can be left behind.
+            .allow_blocking_current_thread(false)
             .args(arguments(options)?)
             .stdin(Stdin::new(&options.stdin, input))
             .stdout(stdout.clone())
@@ -73,24 +74,30 @@ impl WasiState {
             preopen(&mut builder, &dir.host, &dir.guest, perms)?;
         }
         let files = lay_out_files(options, &mut builder)?;
-        let ended = Arc::new(tokio::sync::Notify::new());
-        if let Some(interrupt) = interrupt {
-            let ended = Arc::clone(&ended);
-            interrupt.on_end(Box::new(move || ended.notify_one()));
-        }
         Ok(WasiState {
             ctx: builder.build_p1(),
-            runtime: tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .build()
-                .map_err(|e| Error::internal(format!("no event loop: {e}")))?,
-            ended,
+            waiting,
             stdout,
             stderr,
             input: (options.stdin == config::Stdin::Inherit).then(|| input.clone()),
             open: BTreeSet::new(),
+            is_readonly: options.files.is_empty() && options.dirs.iter().all(|dir| dir.readonly),
             _files: files,
         })
+    }
+
+    /// Whether a descriptor has the number of a standard stream, and is no file in its place.
+    pub(super) fn is_stream(&self, fd: u32) -> bool {
+        fd <= 2 && !self.open.contains(&fd)
+    }
+
+    /// Whether standard output or error takes nothing any more.
+    pub(super) fn is_broken(&self, fd: u32) -> bool {
+        match fd {
+            1 => self.stdout.is_broken(),
+            2 => self.stderr.is_broken(),
+            _ => false,
+        }
     }
 
     /// Whether a path, as `path_open` is given it, names something whose reading could be seen
@@ -122,10 +129,10 @@ impl WasiState {
             let [fd, lookup, len] = [fd, lookup, len].map(|v| v as i32);
             let path = FILESTAT as i32;
             let stat = p1::path_filestat_get(&mut self.ctx, &mut memory, fd, lookup, path, len, 0);
-            self.runtime.block_on(stat)
+            self.waiting.until(stat)
         };
         match found {
-            Ok(0) => !matches!(scratch[FILETYPE], DIRECTORY | REGULAR_FILE),
+            Some(Ok(0)) => !matches!(scratch[FILETYPE], DIRECTORY | REGULAR_FILE),
             // What cannot be looked at cannot be opened either.
             _ => false,
         }
@@ -418,27 +425,20 @@ pub fn call(
         TrapReason::Wasm(format!("`{name}` works on the module's memory: {message}"))
     })?;
     let HostState {
-        wasi, speculation, ..
+        wasi,
+        speculation,
+        allow_exit,
+        ..
     } = host;
     let wasi = wasi
         .as_mut()
         .expect("WASI is bound only where it is allowed");
-    if let Some(speculation) = speculation {
+    let ends = *allow_exit && name == "proc_exit" && args == [Value::I32(0)];
+    if let (Some(speculation), false) = (speculation, ends) {
         speculation
             .allows(wasi, name, memory, args)
             .map_err(|before| speculation.leave(before))?;
     }
-    if let ("poll_oneoff", Some(sleep)) = (name, Sleep::read(memory, args)) {
-        wasi.runtime.block_on(async {
-            tokio::select! {
-                () = tokio::time::sleep(sleep.time) => {}
-                () = wasi.ended.notified() => {}
-            }
-        });
-        sleep.write(memory);
-        return Ok(vec![Value::I32(0)]);
-    }
-
     // wasmtime-wasi knows no status beyond 125, and C programs exit with 255.
     if let ("proc_exit", [Value::I32(status)]) = (name, args) {
         return Err(TrapReason::Exit(*status));
@@ -447,12 +447,7 @@ pub fn call(
     let result = {
         let mut memory = GuestMemory::Unshared(&mut *memory);
         let call = (function.call)(&mut wasi.ctx, &mut memory, args);
-        wasi.runtime.block_on(async {
-            tokio::select! {
-                result = call => Some(result),
-                () = wasi.ended.notified() => None,
-            }
-        })
+        wasi.waiting.until(call)
     };
     let Some(result) = result else {
         host.goes_on()?;
@@ -492,66 +487,5 @@ fn follow_descriptors(open: &mut BTreeSet<u32>, name: &str, memory: &[u8], args:
             open.insert(arg(1));
         }
         _ => {}
-    }
-}
-
-/// A `poll_oneoff` that only sleeps for some time. `wasmtime-wasi` would block the thread in it,
-/// where nothing can interrupt it.
-struct Sleep {
-    time: Duration,
-    userdata: [u8; 8],
-    event: usize,
-    count: usize,
-}
-
-impl Sleep {
-    /// The layout of a subscription, an event and their tags is the one of the witx files of
-    /// WASI preview 1: 48 and 32 bytes.
-    fn read(memory: &[u8], args: &[Value]) -> Option<Sleep> {
-        let [
-            Value::I32(subscription),
-            Value::I32(event),
-            Value::I32(1),
-            Value::I32(count),
-        ] = *args
-        else {
-            return None;
-        };
-        const CLOCK: u8 = 0;
-        const ABSOLUTE: u16 = 1;
-        let at = subscription as u32 as usize;
-        if !at.is_multiple_of(8) {
-            return None;
-        }
-        let bytes = memory.get(at..at.checked_add(48)?)?;
-        let event = event as u32 as usize;
-        let count = count as u32 as usize;
-        memory.get(event..event.checked_add(32)?)?;
-        memory.get(count..count.checked_add(4)?)?;
-        let u64_at = |i: usize| u64::from_le_bytes(bytes[i..i + 8].try_into().expect("eight"));
-        let u32_at = |i: usize| u32::from_le_bytes(bytes[i..i + 4].try_into().expect("four"));
-        let flags = u16::from_le_bytes(bytes[40..42].try_into().expect("two"));
-        // Clock 0 is the wall clock and 1 the monotonic one; others cannot be slept on.
-        if bytes[8] != CLOCK || flags & ABSOLUTE != 0 || u32_at(16) > 1 {
-            return None;
-        }
-        if !event.is_multiple_of(8) || !count.is_multiple_of(4) {
-            return None;
-        }
-        Some(Sleep {
-            time: Duration::from_nanos(u64_at(24)),
-            userdata: bytes[..8].try_into().expect("eight"),
-            event,
-            count,
-        })
-    }
-
-    fn write(&self, memory: &mut [u8]) {
-        let mut event = [0; 32];
-        event[..8].copy_from_slice(&self.userdata);
-        // As `wasmtime-wasi` answers: one "byte" in the event of a clock.
-        event[16] = 1;
-        memory[self.event..self.event + 32].copy_from_slice(&event);
-        memory[self.count..self.count + 4].copy_from_slice(&1u32.to_le_bytes());
     }
 }

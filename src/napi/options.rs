@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::{Contents, ImportItem};
 use crate::error::Error;
+use crate::host::stub::{Pattern, Stub};
 use crate::invoke::Invocation;
 use crate::options::{
     CacheLocation, Dir, Engine, Item, KeepInitFunc, Options, Preload, PreloadSource,
@@ -22,6 +23,9 @@ struct Given {
     invoke: Vec<String>,
     rename_funcs: BTreeMap<String, String>,
     allow_wasi: bool,
+    allow_exit: bool,
+    /// Numbers, or `trap`, in text.
+    stubs: BTreeMap<String, String>,
     inherit_stdio: Option<bool>,
     inherit_env: bool,
     env: BTreeMap<String, String>,
@@ -123,11 +127,17 @@ pub fn read(json: &str, contents: Contents) -> Result<(Options, bool), Error> {
         renames: given.rename_funcs.into_iter().collect(),
         allow_preload_changes: given.allow_preload_changes,
         allow_wasi: given.allow_wasi,
+        allow_exit: given.allow_exit,
         timeout: given.timeout.map(Duration::from_millis),
         max_memory: given.max_memory,
         max_segments: given.max_segments,
         ..Options::default()
     };
+    for (pattern, stub) in &given.stubs {
+        options
+            .stubs
+            .push(Pattern::parse(pattern)?, Stub::parse(stub)?);
+    }
     if let Some(name) = &given.engine {
         options.engine = Engine::from_name(name)?;
     }

@@ -98,7 +98,7 @@ pub fn rewrite(
         }
         Some(guard) => guarded::write(module, snapshot, guard, &mut added, &mut splice)?,
     };
-    added.write(&mut splice);
+    added.write(&mut splice, &[]);
     let dropped_sections = names::customs(module, &elements, &data, &mut splice);
 
     let spliced = splice.finish();

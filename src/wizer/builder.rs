@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{LinkerMaker, Wizer};
 use crate::error::Error;
 use crate::host::interrupt::Interrupt;
+use crate::host::stub::{Pattern, Stub};
 use crate::host::{Guest, HostError};
 use crate::invoke::{Arguments, Invocation};
 use crate::options::{
@@ -113,6 +114,34 @@ impl Wizer {
     pub fn allow_wasi(&mut self, allow: bool) -> Result<&mut Self, Error> {
         self.options.allow_wasi = allow;
         Ok(self)
+    }
+
+    /// Whether a program that ends itself with status 0 (`proc_exit` of WASI) only ends the call that
+    /// is going on; what was to be called next is called. Default: `false`, such an end is an error.
+    /// Any other status is one always.
+    ///
+    /// What is snapshotted is the state at that moment: functions that were going on have not come to
+    /// their end, and globals such as a stack pointer are as they were in the middle of them.
+    ///
+    /// ```
+    /// let wat = r#"(module
+    ///   (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    ///   (memory (export "memory") 1)
+    ///   (func (export "_start")
+    ///     (i32.store8 (i32.const 8) (i32.const 42))
+    ///     (call $exit (i32.const 0))))"#;
+    /// let outcome = wizer::Wizer::new()
+    ///     .allow_wasi(true)?
+    ///     .allow_exit(true)
+    ///     .init_func("_start")
+    ///     .snapshot(wat.as_bytes())?;
+    /// assert!(outcome.report.exited);
+    /// assert_eq!(outcome.report.memories[0].bytes, 1);
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn allow_exit(&mut self, allow: bool) -> &mut Self {
+        self.options.allow_exit = allow;
+        self
     }
 
     /// Whether the guest's standard streams are the process's; else they are empty and go
@@ -460,6 +489,40 @@ impl Wizer {
         self.item(module, name, Item::Global(global))
     }
 
+    /// Lets something stand in for imports that nobody provides. `pattern` is `MODULE.NAME`, where `*`
+    /// in either name stands for anything; where several fit, the one that says most wins, and of two
+    /// that say as much the later one. Whatever else provides an import comes first, but for WASI,
+    /// over which a stub wins that names the import in full.
+    ///
+    /// A function returns the number for each of its results, and null for references. A memory or
+    /// table that the module or a preloaded one imports is as large as it has to be, and empty; a
+    /// global has the number, or is null.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] for a pattern without a dot.
+    ///
+    /// ```
+    /// use wizer::Stub;
+    /// let wat = r#"(module
+    ///   (import "env" "memory" (memory 1))
+    ///   (import "env" "now" (func $now (result f64)))
+    ///   (import "env" "abort" (func $abort))
+    ///   (func (export "wizer.initialize")
+    ///     (if (f64.ne (call $now) (f64.const 0)) (then (call $abort)))
+    ///     (i32.store8 (i32.const 8) (i32.const 42))))"#;
+    /// let outcome = wizer::Wizer::new()
+    ///     .stub("env.*", Stub::Integer(0))?
+    ///     .stub("env.abort", Stub::Trap)?
+    ///     .snapshot(wat.as_bytes())?;
+    /// assert!(outcome.report.host_calls[0].stub);
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn stub(&mut self, pattern: &str, stub: Stub) -> Result<&mut Self, Error> {
+        self.options.stubs.push(Pattern::parse(pattern)?, stub);
+        Ok(self)
+    }
+
     fn item(
         &mut self,
         module: impl Into<String>,
@@ -556,8 +619,9 @@ impl Wizer {
         self
     }
 
-    /// The longest time that instantiation and initialization may take; compiling does not count.
-    /// Where compiled code takes over, it has that time again. Default: no limit.
+    /// The longest time that instantiation and initialization may take, whatever they wait for;
+    /// compiling does not count. Where compiled code takes over, it has that time again, and so has
+    /// passing on what was printed. A provided function has to return by itself. Default: no limit.
     ///
     /// ```
     /// let wat = r#"(module (func (export "wizer.initialize") (loop (br 0))))"#;

@@ -58,6 +58,7 @@ impl<'w> Written<'w> {
             memories: self.memories,
             baked: BakedReport::count(&host_calls),
             host_calls,
+            exited: engine.host().exited,
             assumed_globals: assumed_globals(self.input),
             dropped_sections: self.output.dropped_sections,
             warnings: self.warnings.into_iter().chain(warnings).collect(),
@@ -114,6 +115,7 @@ fn host_report(host: &HostState) -> (Vec<HostCallReport>, Vec<String>) {
             module: module.clone(),
             name: name.clone(),
             calls: *calls,
+            stub: host.stubbed.contains(&(module.clone(), name.clone())),
         })
         .collect();
     let mut warnings = Vec::new();
@@ -124,6 +126,17 @@ fn host_report(host: &HostState) -> (Vec<HostCallReport>, Vec<String>) {
              files before the initialization ends",
             counted(open as u64, "file descriptor")
         ));
+    }
+    if host
+        .wasi
+        .as_ref()
+        .is_some_and(|wasi| wasi.stdout.was_redirected())
+    {
+        warnings.push(
+            "what the module wrote to standard output went to standard error, as standard output is \
+             for something else"
+                .into(),
+        );
     }
     (calls, warnings)
 }

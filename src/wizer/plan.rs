@@ -39,7 +39,7 @@ impl Plan {
         options: &Options,
         was_called: &dyn Fn(&str) -> bool,
     ) -> Result<Plan, Error> {
-        let mut warnings = Vec::new();
+        let mut warnings = unused_stubs(module, options);
         let rename = renames(module, options, &mut warnings)?;
         let initializers = match &options.init_func {
             Some(name) => vec![name.as_str()],
@@ -73,7 +73,7 @@ impl Plan {
             Err(_) if !invoke.is_empty() && options.init_func.is_none() => None,
             Err(error) => return Err(error),
         };
-        let mut warnings = Vec::new();
+        let mut warnings = unused_stubs(module, options);
         let rename = renames(module, options, &mut warnings)?;
         let reactor = module
             .export(REACTOR_INIT)
@@ -136,6 +136,22 @@ fn exports(
         }
     }
     Ok(exports)
+}
+
+/// A warning for each stub that stands for nothing; preloaded modules may import what the module
+/// does not.
+fn unused_stubs(module: &Module<'_>, options: &Options) -> Vec<String> {
+    if !options.preloads.is_empty() {
+        return Vec::new();
+    }
+    let imports = module.imports.iter().map(|i| (i.module, i.name));
+    let imports: Vec<_> = imports.collect();
+    let unused = options.stubs.unused(&imports);
+    unused
+        .map(|pattern| {
+            format!("the stub `{pattern}` does nothing: the module imports no such thing")
+        })
+        .collect()
 }
 
 /// The most data segments that the output may have.

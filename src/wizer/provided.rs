@@ -7,11 +7,64 @@ use wasm_encoder::{
 use wasmparser::TypeRef;
 
 use crate::error::Error;
+use crate::host::stub::{Stub, Stubs};
 use crate::module::{Module, ref_type_name, section, val_type_name};
-use crate::options::{Item, ProvidedItem};
+use crate::options::{Item, ProvidedGlobal, ProvidedItem, ProvidedMemory, ProvidedTable};
 use crate::rewrite::number;
 use crate::snapshot::plan;
-use crate::value::{Reference, Value};
+use crate::value::{Reference, Value, to_int32};
+
+/// What stubs provide: the memories, tables and globals that these modules import, where there is a
+/// stub for one, and nothing else is provided, nor exported as `is_exported` says.
+pub fn stubs(
+    stubs: &Stubs,
+    items: &[ProvidedItem],
+    importers: &[&Module<'_>],
+    is_exported: &dyn Fn(&str, &str) -> bool,
+) -> Vec<ProvidedItem> {
+    let mut stubbed: Vec<ProvidedItem> = Vec::new();
+    for import in importers.iter().flat_map(|importer| &importer.imports) {
+        let (module, name) = (import.module, import.name);
+        let is_it = |item: &ProvidedItem| item.module == module && item.name == name;
+        if is_exported(module, name) || items.iter().chain(&stubbed).any(is_it) {
+            continue;
+        }
+        let stub = stubs.find(module, name);
+        if let Some(item) = stub.and_then(|stub| stub_item(stub, import.ty)) {
+            stubbed.push(ProvidedItem {
+                module: module.into(),
+                name: name.into(),
+                item,
+            });
+        }
+    }
+    stubbed
+}
+
+/// What a stub provides of this type: no more than the module asks for, and nothing in it.
+fn stub_item(stub: Stub, ty: TypeRef) -> Option<Item> {
+    Some(match ty {
+        TypeRef::Memory(ty) => Item::Memory(ProvidedMemory {
+            pages: Some(ty.initial),
+            maximum: None,
+            shared: None,
+            memory64: None,
+            contents: Vec::new(),
+        }),
+        TypeRef::Table(ty) => Item::Table(ProvidedTable {
+            size: ty.initial,
+            maximum: None,
+            element: None,
+            table64: None,
+        }),
+        TypeRef::Global(ty) => Item::Global(ProvidedGlobal {
+            value: stub.value(ty.content_type)?,
+            ty: None,
+            mutable: None,
+        }),
+        _ => return None,
+    })
+}
 
 /// The modules that export what is provided and imported, under the names of the imports. What
 /// nobody imports stays among the items.
@@ -172,35 +225,4 @@ fn constant(value: Value, ty: wasmparser::ValType) -> Option<ConstExpr> {
         }
         _ => return None,
     })
-}
-
-/// `ToInt32` of ECMAScript.
-fn to_int32(number: f64) -> i32 {
-    const RANGE: f64 = 4_294_967_296.0;
-    match number.is_finite() {
-        true => number.trunc().rem_euclid(RANGE) as u32 as i32,
-        false => 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::to_int32;
-
-    #[test]
-    fn numbers_wrap_as_in_javascript() {
-        for (number, expected) in [
-            (0.0, 0),
-            (-1.0, -1),
-            (1.9, 1),
-            (-1.9, -1),
-            (4_294_967_295.0, -1),
-            (2_147_483_648.0, i32::MIN),
-            (1e20, 1_661_992_960),
-            (f64::NAN, 0),
-            (f64::INFINITY, 0),
-        ] {
-            assert_eq!(to_int32(number), expected, "{number}");
-        }
-    }
 }

@@ -32,11 +32,17 @@ impl Sources {
         let preloads = options.preloads.iter().map(read);
         let preloads = preloads.collect::<Result<Vec<_>, Error>>()?;
         let mut items = options.items.clone();
-        let provided = match items.is_empty() {
+        let provided = match items.is_empty() && options.stubs.is_empty() {
             true => Vec::new(),
             false => {
                 let parsed = parse(&preloads)?;
                 let importers: Vec<&Module<'_>> = [module].into_iter().chain(&parsed).collect();
+                let is_exported = |from: &str, name: &str| {
+                    let mut named = preloads.iter().zip(&parsed);
+                    named.any(|((of, _), module)| of == from && module.export(name).is_some())
+                };
+                let stubs = provided::stubs(&options.stubs, &items, &importers, &is_exported);
+                items.extend(stubs);
                 provided::modules(&mut items, &importers)?
             }
         };

@@ -6,7 +6,7 @@ use super::REACTOR_INIT;
 use super::facts::Written;
 use super::modules::{Modules, Source, shares};
 use super::plan::Plan;
-use crate::engine::{Engine, InstanceId, Live, Prepared};
+use crate::engine::{Engine, InstanceId, Live, Prepared, call_to_end};
 use crate::error::Error;
 use crate::module::ExternKind;
 use crate::options::{Options, Phase, PreloadCall};
@@ -64,7 +64,9 @@ pub fn instantiate(
             run.add(position, *instance, state_of(engine, *instance, prepared)?);
         }
     }
-    start(engine, main, prepared)?;
+    if let Some(start) = start_of(prepared) {
+        call_to_end(engine, main, &start, "start", &[])?;
+    }
     Ok(run)
 }
 
@@ -133,7 +135,9 @@ pub fn beside(
     name: &str,
 ) -> Result<InstanceId, Error> {
     let instance = engine.instantiate(module)?;
-    start(engine, instance, prepared)?;
+    if let Some(start) = start_of(prepared) {
+        engine.call(instance, &start, "start", &[])?;
+    }
     if let Some(export) = prepared.module.export(REACTOR_INIT)
         && prepared.module.is_initializer(export)
     {
@@ -143,16 +147,10 @@ pub fn beside(
     Ok(instance)
 }
 
-/// Runs the start function that instrumentation took out.
-fn start(
-    engine: &mut dyn Engine,
-    instance: InstanceId,
-    prepared: &Prepared<'_>,
-) -> Result<(), Error> {
-    if prepared.module.start.is_some() {
-        engine.call(instance, &prepared.code.names.start(), "start", &[])?;
-    }
-    Ok(())
+/// The export of the start function, which instrumentation took out.
+fn start_of(prepared: &Prepared<'_>) -> Option<String> {
+    let names = &prepared.code.names;
+    prepared.module.start.map(|_| names.start())
 }
 
 fn live<'e>(

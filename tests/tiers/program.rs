@@ -52,6 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "engine" => drop(wizer.engine(Engine::from_name(&value)?)),
             "leave-at" => drop(wizer.leave_at(value.parse()?)),
             "dir" => drop(wizer.map_dir("/", value)),
+            "readonly-dir" => drop(wizer.map_dir_readonly("/", value)),
             "timeout" => drop(wizer.timeout(Duration::from_millis(value.parse()?))),
             "max-memory" => drop(wizer.max_memory(value.parse()?)),
             "max-segments" => drop(wizer.max_segments(value.parse()?)),
