@@ -2,13 +2,14 @@
 // without a network, and used from there.
 
 import assert from 'node:assert/strict'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { pack, platform, run } from './helpers/packages.mjs'
+import { builtFiles } from '../scripts/build.mjs'
+import { attempt, pack, platform, run } from './helpers/packages.mjs'
 
 const root = resolve(fileURLToPath(import.meta.url), '../..')
 const { programName, targets } = createRequire(import.meta.url)('../platform.js')
@@ -109,4 +110,44 @@ describe('the packed packages', { skip: !(platform in targets) && `no package fo
     writeFileSync(file, `${first}\nwizer(${JSON.stringify(WAT)}).then((wasm) => console.log(wasm.toString('base64')))\n`)
     return Buffer.from(run(app, process.execPath, file), 'base64')
   }
+})
+
+describe('what a release puts together', () => {
+  let directory
+  const stage = () => attempt(root, [process.execPath, 'scripts/release.mjs', 'stage', join(directory, 'built'), join(directory, 'packages')])
+
+  before(() => {
+    directory = mkdtempSync(join(tmpdir(), 'wizer-release-'))
+    for (const name of Object.keys(targets)) {
+      for (const file of Object.values(builtFiles(name, join(directory, 'built')))) {
+        mkdirSync(dirname(file), { recursive: true })
+        writeFileSync(file, name, { mode: 0o644 })
+      }
+    }
+  })
+
+  after(() => rmSync(directory, { recursive: true, force: true }))
+
+  it('has an addon and a program for every platform, and what depends on them', () => {
+    assert.equal(stage().status, 0)
+    const packages = join(directory, 'packages')
+    assert.deepEqual(readdirSync(packages).sort(), ['compat', 'main', ...Object.keys(targets)].sort())
+    for (const name of Object.keys(targets)) {
+      const { files } = JSON.parse(readFileSync(join(packages, name, 'package.json'), 'utf8'))
+      assert.deepEqual(files, [`wizer.${name}.node`, name.startsWith('win32') ? 'wizer.exe' : 'wizer'])
+      for (const file of files) assert.equal(readFileSync(join(packages, name, file), 'utf8'), name)
+      const { mode } = statSync(join(packages, name, files[1]))
+      if (process.platform !== 'win32') assert.equal(mode & 0o777, 0o755)
+    }
+    const { dependencies } = JSON.parse(readFileSync(join(packages, 'compat', 'package.json'), 'utf8'))
+    assert.deepEqual(dependencies, { '@jakechampion/wizer': version })
+  })
+
+  it('is refused where something was not built', () => {
+    const { program } = builtFiles('win32-x64-msvc', join(directory, 'built'))
+    rmSync(program)
+    const { status, stderr } = stage()
+    assert.equal(status, 1)
+    assert.ok(stderr.includes(`not built: ${program}`), stderr)
+  })
 })
