@@ -1090,6 +1090,28 @@ fn what_is_invoked_is_not_called_again() {
     }
 }
 
+/// `_initialize` comes before what is invoked, also where it is named as the initialization function.
+#[test]
+fn a_reactor_is_initialized_before_anything_is_invoked() {
+    let text = r#"(module (global $n (mut i32) (i32.const 0))
+        (func $init (export "_initialize") (export "setup") (global.set $n (i32.const 10)))
+        (func (export "double") (global.set $n (i32.mul (global.get $n) (i32.const 2))))
+        (func (export "n") (result i32) (global.get $n)))"#;
+    for name in [None, Some("_initialize"), Some("setup")] {
+        let mut wizer = Wizer::new();
+        if let Some(name) = name {
+            wizer.init_func(name);
+        }
+        let output = wizer.invoke("double", &[]).run(text.as_bytes()).unwrap();
+        let mut session = Wizer::new().session(&output).unwrap();
+        assert_eq!(
+            session.call("n", &[]).unwrap(),
+            [Value::I32(20)],
+            "{name:?}"
+        );
+    }
+}
+
 #[test]
 fn objects_of_the_collected_heap_are_named() {
     let module = |declarations: &str, init: &str| {

@@ -88,15 +88,13 @@ impl Plan {
                 .iter()
                 .any(|(invoked, _)| index(invoked) == index(name))
         };
+        // First, unless the user says when it is to be called.
+        let reactor = reactor && !is_invoked(&REACTOR_INIT.to_string());
+        // Once, also where both names are of one function.
+        let is_reactor = |name: &String| reactor && index(REACTOR_INIT) == index(name);
         Ok(Plan {
-            // Once, also where both names are of one function.
-            reactor: reactor
-                && !is_invoked(&REACTOR_INIT.to_string())
-                && init_func
-                    .as_ref()
-                    .is_none_or(|name| index(REACTOR_INIT) != index(name)),
-            // Nor a second time where the user says when it is to be called.
-            init_func: init_func.filter(|name| !is_invoked(name)),
+            reactor,
+            init_func: init_func.filter(|name| !is_invoked(name) && !is_reactor(name)),
             invoke,
             exports,
             max_segments: limit(options),
