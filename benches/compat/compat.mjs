@@ -47,19 +47,19 @@ function main() {
   const unknown = names.filter((name) => !packages.some(({ id }) => id === name))
   if (unknown.length > 0) throw new Error(`there is no row of the name ${unknown.join(', ')}`)
 
-  const known = existsSync(KNOWN) ? JSON.parse(readFileSync(KNOWN, 'utf8')) : { rows: {} }
+  const known = readKnown()
   const chosen = packages.filter(({ id, quick }) => (names.length > 0 ? names.includes(id) : quick || !options.quick))
   const rows = {}
   for (const [index, entry] of chosen.entries()) {
     rows[entry.id] = tryOne(entry)
     console.log(`${index + 1}/${chosen.length} ${describeRow(entry, rows[entry.id])}`)
+    if (options.write) write({ machine: machine(), rows: { ...readKnown().rows, [entry.id]: rows[entry.id] } })
     const again = chosen.slice(index + 1).some(({ npm, pypi }) => npm === entry.npm && pypi === entry.pypi)
     if (!options.keep && !again) remove(entry)
   }
   const problems = chosen.flatMap(({ id }) => problemsOf(id, rows[id], known.rows[id]))
   for (const problem of problems) console.error(`FAILED ${problem}`)
   if (problems.length > 0) process.exitCode = 1
-  if (options.write) write({ machine: machine(), rows: { ...known.rows, ...rows } })
   console.log(`\n${chosen.length - problems.length} passed, ${problems.length} failed`)
 }
 
@@ -96,6 +96,8 @@ function problemsOf(id, row, before) {
   }
   return wrong
 }
+
+const readKnown = () => (existsSync(KNOWN) ? JSON.parse(readFileSync(KNOWN, 'utf8')) : { rows: {} })
 
 function write(found) {
   writeFileSync(KNOWN, `${JSON.stringify(found, null, 1)}\n`)
