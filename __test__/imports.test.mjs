@@ -491,7 +491,7 @@ describe('the memory', () => {
 
   both('is the same for every view of it', async (way) => {
     await way(CALLER, during((host) => {
-      const [a, b] = [host.memory(), host.memory()]
+      const [a, b] = [host.memory(), host.memory('memory')]
       a[0] = 1
       b[1] = 2
       assert.deepEqual([...a.subarray(0, 2)], [1, 2])

@@ -99,8 +99,8 @@ class ImportCalls {
     }
   }
 
-  /** Calls a function of the instance. */
-  call(callee, args, describe) {
+  /** Calls a function of the instance. `tell` gives its name for messages. */
+  call(callee, args, tell) {
     const type = this.inCall((run) => run.functionType(callee))
     const given = this.values.args(args, type.params)
     this.thrown = undefined
@@ -110,7 +110,7 @@ class ImportCalls {
     const { thrown } = this
     this.thrown = undefined
     if (thrown && code === 'ERR_WIZER_IMPORT_FAILED') throw thrown.value
-    const error = new WizerError(`the call of ${describe()} failed: ${message}`, { code })
+    const error = new WizerError(`the call of ${tell()} failed: ${message}`, { code })
     if (exception !== undefined) this.exceptions.set(error, exception)
     throw error
   }

@@ -418,7 +418,9 @@ impl JsSide {
         let place = self.place(name.clone())?;
         let raw = env.raw();
         let held = self.views.borrow();
-        let buffer = match held.iter().find(|v| v.name == name && v.place == place) {
+        // By whichever name: a copy could not be written back beside another.
+        let is_same = |v: &&View| v.place == place && (v.name == name || place.len > 0);
+        let buffer = match held.iter().find(is_same) {
             Some(view) => {
                 let mut buffer = ptr::null_mut();
                 // SAFETY: the reference was made in this environment and is still held.
