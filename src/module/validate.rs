@@ -91,14 +91,21 @@ impl Validation {
 /// [`Error::InvalidModule`], with the first place in the input that is wrong, and
 /// [`Error::Unsupported`] where that is an instruction which no engine here runs.
 pub fn validate(bytes: &[u8], features: &Features) -> Result<(), Error> {
-    validate_for(bytes, wasm_features(features)).map_err(|error| match error {
+    let features = wasm_features(features);
+    validate_for(bytes, features).map_err(|error| match error {
         Error::InvalidModule {
             message,
             offset: Some(offset),
-        } if message.starts_with(LEGACY_EXCEPTIONS) => Error::Unsupported {
-            message: format!("it uses legacy exceptions (at offset {offset:#x})"),
-            help: Some(LEGACY_EXCEPTIONS_HELP.into()),
-        },
+        } if message.starts_with(LEGACY_EXCEPTIONS) => {
+            // What is not valid with them either is just that.
+            match validate_for(bytes, features | WasmFeatures::LEGACY_EXCEPTIONS) {
+                Ok(()) => Error::Unsupported {
+                    message: format!("it uses legacy exceptions (at offset {offset:#x})"),
+                    help: Some(LEGACY_EXCEPTIONS_HELP.into()),
+                },
+                Err(invalid) => invalid,
+            }
+        }
         other => other,
     })
 }
