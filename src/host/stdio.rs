@@ -135,7 +135,9 @@ fn write_pieces(to: Standard, mut bytes: &[u8], patience: &mut Patience<'_>) -> 
             patience.waited()?;
             continue;
         }
-        match rustix::io::write(descriptor(to), &bytes[..bytes.len().min(PIECE)]) {
+        // Where nobody can end the run, it may as well wait in the system.
+        let most = patience.interrupt.map_or(usize::MAX, |_| PIECE);
+        match rustix::io::write(descriptor(to), &bytes[..bytes.len().min(most)]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => {
                 bytes = &bytes[written..];
