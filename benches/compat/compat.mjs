@@ -91,7 +91,8 @@ function problemsOf(id, row, before) {
   if (row.state === 'different') wrong.push(`${id}: ${row.differences.slice(0, 3).join('; ')}`)
   else if (row.state === 'crashed') wrong.push(`${id}: ${row.reason}`)
   else if (before?.state === 'same' && !['same', 'not judged'].includes(row.state)) wrong.push(`${id}: ${row.state} (${row.reason}), and was the same`)
-  if (row.task?.state === 'different' || (row.task?.state !== 'same' && before?.task?.state === 'same')) {
+  const reached = ['same', 'not judged'].includes(row.task?.state)
+  if (row.task?.state === 'different' || (before?.task?.state === 'same' && row.state !== 'not judged' && !reached)) {
     wrong.push(`${id}, end to end: ${row.task?.reason ?? 'not done'}`)
   }
   return wrong

@@ -32,9 +32,7 @@ export async function judge(entry, wasm) {
   const refusal = made.error && { code: made.error.code, reason: firstLine(made.error.message) }
 
   const original = attempt(() => initialized(entry, wasm))
-  if (original.error instanceof WebAssembly.CompileError) {
-    return { state: refusal ? 'refused' : 'not judged', reason: original.error.message, ...refusal, ...sizes }
-  }
+  if (original.error instanceof WebAssembly.CompileError) return { state: 'not judged', reason: original.error.message, ...sizes }
   if (refusal) return { state: original.error ? 'fails' : 'refused', ...refusal, ...sizes }
   if (original.error) {
     return { state: 'different', differences: [`the original fails in V8: ${firstLine(original.error.message)}`], ...sizes }

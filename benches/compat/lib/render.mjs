@@ -16,6 +16,7 @@ const outcome = (row) => STATES[row.state] + (row.code ? ` (${row.code})` : '')
 
 function outcomeOfTask({ state, does, reason }) {
   if (state === 'same') return `${does}, with the same answer`
+  if (state === 'not judged') return `is not judged, as it fails with the original on this Node: ${reason}`
   return state === 'different' ? `answers otherwise: ${reason}` : `fails: ${reason}`
 }
 
