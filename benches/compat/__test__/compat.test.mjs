@@ -1,6 +1,7 @@
 // The comparing itself: what is different is found, in every kind of state, and what a module does not export as well.
 
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { assemble } from '../../../__test__/helpers/wat.mjs'
 import { wizerSync } from '../../../index.mjs'
@@ -111,4 +112,14 @@ test('a wrong output stands out in the page', () => {
   assert.match(describeRow(entry, row), /DIFFERENT, global 0/)
   const machine = { cpu: 'x', cores: 1, memoryBytes: 1, system: 'y', node: 'v0', v8: '0' }
   assert.match(render(packages, { machine, rows: { [entry.id]: row } }), /1 are wrong/)
+})
+
+test('the page is what the numbers beside it say, and no output in it is wrong', () => {
+  const [numbers, page] = ['json', 'md'].map((kind) => readFileSync(new URL(`../../../docs/compatibility.${kind}`, import.meta.url), 'utf8'))
+  const found = JSON.parse(numbers)
+  assert.equal(page.replaceAll('\r\n', '\n'), render(packages, found))
+  for (const [id, { state, task }] of Object.entries(found.rows)) {
+    assert.ok(packages.some((entry) => entry.id === id), id)
+    assert.ok(!['different', 'crashed'].includes(state) && task?.state !== 'different', id)
+  }
 })
