@@ -1700,6 +1700,9 @@ fn what_the_interpreter_selects_is_right() {
         "(i32.eqz (local.get $x)) (local.set $y (i32.const 1))",
         // What else wasmi makes no code of.
         "(i32.shl (i32.eqz (local.get $x)) (i32.const 0))",
+        "(i64.eqz (i64.extend_i32_u (i32.ne (local.get $x) (i32.const 0))))",
+        "(i64.ne (i64.extend_i32_u (i32.eqz (local.get $x))) (i64.const 0))",
+        "(i64.eq (i64.const 0) (i64.shl (i64.extend_i32_u (i32.eqz (local.get $x))) (i64.const 64)))",
         "(i32.shr_u (i32.ne (local.get $x) (i32.const 0)) (i32.const 32))",
         "(i32.rotr (i32.eqz (local.get $x)) (i32.sub (i32.const 5) (i32.const 5)))",
         "(i32.rotl (i32.shr_s (i32.eqz (local.get $x)) (i32.const 0)) (i32.const 64))",

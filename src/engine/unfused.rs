@@ -38,6 +38,8 @@ mod opcode {
     pub const I32_CONST: u8 = 0x41;
     pub const I32_EQZ: u8 = 0x45;
     pub const I32_NE: u8 = 0x47;
+    pub const I64_EQZ: u8 = 0x50;
+    pub const I64_NE: u8 = 0x52;
     pub const I32_SHL: u8 = 0x74;
     pub const I32_ROTR: u8 = 0x78;
 }
@@ -107,6 +109,8 @@ fn has_suspect(body: &[u8]) -> bool {
         let before = &body[..at];
         match before.last() {
             Some(&(opcode::I32_EQZ..=opcode::I32_NE)) => true,
+            // A comparison of an `i32` that was extended becomes one of the `i32` itself.
+            Some(&(opcode::I64_EQZ..=opcode::I64_NE)) => true,
             // The end of a block, a shift by zero, a `select` between two of the same.
             Some(&(opcode::NOP | opcode::END | opcode::SELECT)) => true,
             Some(&(opcode::I32_SHL..=opcode::I32_ROTR)) => true,
