@@ -11,4 +11,10 @@ export default [
     rules: { 'no-var': 'error', 'prefer-const': ['error', { destructuring: 'all' }], eqeqeq: 'error' },
   },
   { files: ['**/*.js'], languageOptions: { sourceType: 'commonjs' } },
+  {
+    files: ['*.js', 'lib/*.js'],
+    rules: {
+      'no-restricted-syntax': ['error', { selector: "BinaryExpression[operator='instanceof']", message: 'It knows this realm only: see lib/brands.js.' }],
+    },
+  },
 ]

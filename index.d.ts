@@ -588,7 +588,7 @@ export type WizerErrorCode =
   | 'ERR_WIZER_MEMORY_LIMIT'
   /** The time of `timeout` passed. */
   | 'ERR_WIZER_TIMEOUT'
-  /** `signal` was aborted; `cause` is its reason. */
+  /** `signal` was aborted; `cause` is its reason, and the error's `name` is `AbortError`. */
   | 'ERR_WIZER_ABORTED'
   /** An option makes no sense. */
   | 'ERR_WIZER_OPTION'
@@ -607,7 +607,8 @@ export type WizerErrorCode =
 export class WizerError extends Error {
   /** Only this package makes them; `error instanceof WizerError` tells them apart. */
   private constructor()
-  readonly name: 'WizerError'
+  /** `AbortError` where `signal` was aborted, as everywhere in Node; the `code` is `ERR_WIZER_ABORTED` then. */
+  readonly name: 'WizerError' | 'AbortError'
   /** Which error it is. */
   readonly code: WizerErrorCode
   /** The calls of the module that were active, the innermost first, where its code was running. */

@@ -602,15 +602,17 @@ describe('signal', () => {
   const aborted = async (promise, reason) => {
     const error = await promise.then(() => assert.fail('it went on'), (error) => error)
     assert.ok(error instanceof WizerError)
+    assert.equal(error.name, 'AbortError')
     assert.equal(error.code, 'ERR_WIZER_ABORTED')
     assert.equal(error.cause, reason)
+    assert.match(String(error), /^AbortError: the run was cancelled/)
   }
 
   it('aborted before the run', async () => {
     const reason = new Error('changed my mind')
     const signal = AbortSignal.abort(reason)
     await aborted(wizer(ENDLESS, { signal }), reason)
-    assert.throws(() => wizerSync(ENDLESS, { signal }), { code: 'ERR_WIZER_ABORTED', cause: reason })
+    assert.throws(() => wizerSync(ENDLESS, { signal }), { name: 'AbortError', code: 'ERR_WIZER_ABORTED', cause: reason })
   })
 
   for (const [what, guest] of Object.entries({ 'an endless loop': ENDLESS, 'a long sleep': sleeper })) {

@@ -329,7 +329,8 @@ describe('a session', () => {
       const aborted = await Session.create(endless, { signal: controller.signal, engine, cache: false })
       const call = aborted.call('loop')
       setTimeout(() => controller.abort('enough'), 50)
-      assert.equal((await failure(call, 'ERR_WIZER_ABORTED')).cause, 'enough')
+      const error = await failure(call, 'ERR_WIZER_ABORTED')
+      assert.deepEqual([error.name, error.cause], ['AbortError', 'enough'])
       await failure(aborted.call('f'), 'ERR_WIZER_ABORTED')
       await aborted.close()
     }

@@ -94,7 +94,7 @@ export const imports = (host: Host): Imports => ({
 export function explain(error: unknown): string {
   if (!(error instanceof WizerError)) throw error
   const code: WizerErrorCode = error.code
-  same<typeof error.name, 'WizerError'>(true)
+  same<typeof error.name, 'WizerError' | 'AbortError'>(true)
   same<typeof error.wasmBacktrace, string[] | undefined>(true)
   same<typeof error.stdout, Snapshot['wasm'] | undefined>(true)
   same<typeof error.stderr, Snapshot['wasm'] | undefined>(true)

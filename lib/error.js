@@ -10,8 +10,9 @@ class WizerError extends Error {
     if (stderr !== undefined) this.stderr = stderr
   }
 
+  /** As everywhere in Node, what was cancelled is told by this name. */
   get name() {
-    return 'WizerError'
+    return this.code === 'ERR_WIZER_ABORTED' ? 'AbortError' : 'WizerError'
   }
 }
 

@@ -3,6 +3,7 @@
 // Calls of JavaScript functions by a module.
 
 const { isMarkedAsUntransferable, markAsUntransferable } = require('./node.js').workerThreads
+const { isAnyArrayBuffer, isGlobal, isMemory, isSharedArrayBuffer, isTable } = require('./brands.js')
 const { WizerError } = require('./error.js')
 const { toBytes } = require('./options.js')
 
@@ -152,14 +153,13 @@ function methods(object) {
 }
 
 const isSize = (value) => Number.isSafeInteger(value) && value >= 0
-const isBuffer = (value) => value instanceof ArrayBuffer || value instanceof SharedArrayBuffer
 
 /** A memory, table or global as the addon takes it; nothing for what is none, and a text for what cannot be provided. */
 function toItem(value) {
   if (typeof value === 'number' || typeof value === 'bigint') return { kind: 'global', value: [value], mutable: false }
   if (value === null || typeof value !== 'object') return undefined
-  if (isBuffer(value.buffer) && !ArrayBuffer.isView(value)) {
-    const shared = value.buffer instanceof SharedArrayBuffer
+  if (isAnyArrayBuffer(value.buffer) && !ArrayBuffer.isView(value)) {
+    const shared = isSharedArrayBuffer(value.buffer)
     return { kind: 'memory', contents: new Uint8Array(value.buffer), shared, ...(!shared && typeOfMemory(value)) }
   }
   if (typeof value.get === 'function' && isSize(value.length)) {
@@ -174,7 +174,7 @@ function toItem(value) {
     if (address !== undefined && address !== 'i32' && address !== 'i64') return 'holds a description whose address is neither `i32` nor `i64`'
     const item = { size: initial, ...(maximum !== undefined && { maximum }), ...(address !== undefined && { is64: address === 'i64' }) }
     if (element !== undefined) return { kind: 'table', ty: element === 'anyfunc' ? 'funcref' : String(element), ...item }
-    if (contents !== undefined && !ArrayBuffer.isView(contents) && !isBuffer(contents)) return 'holds a description whose contents are no bytes'
+    if (contents !== undefined && !ArrayBuffer.isView(contents) && !isAnyArrayBuffer(contents)) return 'holds a description whose contents are no bytes'
     if (shared !== undefined) item.shared = Boolean(shared)
     return { kind: 'memory', ...item, ...(contents !== undefined && { contents: toBytes(contents, 'contents') }) }
   }
@@ -194,12 +194,12 @@ const TYPES = { i32: 0x7f, i64: 0x7e, f32: 0x7d, f64: 0x7c, ...REFERENCE_TYPES }
  * What a `WebAssembly.Global` and the like was made as. It does not say, but an instance that imports it can only be made of
  * a module that wants just that.
  *
- * @param made the class of such values
+ * @param is whether it is one
  * @param choices pairs of the type of an import in the binary format, and what that is
  */
-function typeOf(value, made, choices) {
+function typeOf(value, is, choices) {
   // Anything else would do for an `externref`.
-  if (!(value instanceof made)) return undefined
+  if (!is(value)) return undefined
   for (const [type, meaning] of choices) {
     // (module (import "" "" …))
     const wanting = Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 2, 3 + type.length, 1, 0, 0, ...type)
@@ -214,13 +214,13 @@ function typeOf(value, made, choices) {
 }
 
 const typeOfGlobal = (global) =>
-  typeOf(global, WebAssembly.Global, Object.entries(TYPES).flatMap(([ty, code]) => [false, true].map((mutable) => [[3, code, Number(mutable)], { ty, mutable }])))
+  typeOf(global, isGlobal, Object.entries(TYPES).flatMap(([ty, code]) => [false, true].map((mutable) => [[3, code, Number(mutable)], { ty, mutable }])))
 
 // Of at least no slots or pages; the flag 4 is for 64-bit addresses.
 const typeOfTable = (table) =>
-  typeOf(table, WebAssembly.Table, Object.entries(REFERENCE_TYPES).flatMap(([ty, code]) => [false, true].map((is64) => [[1, code, is64 ? 4 : 0, 0], { ty, is64 }])))
+  typeOf(table, isTable, Object.entries(REFERENCE_TYPES).flatMap(([ty, code]) => [false, true].map((is64) => [[1, code, is64 ? 4 : 0, 0], { ty, is64 }])))
 
-const typeOfMemory = (memory) => typeOf(memory, WebAssembly.Memory, [false, true].map((is64) => [[2, is64 ? 4 : 0, 0], { is64 }]))
+const typeOfMemory = (memory) => typeOf(memory, isMemory, [false, true].map((is64) => [[2, is64 ? 4 : 0, 0], { is64 }]))
 
 /** A thrown value in one line; throwing one that cannot be shown must not matter. */
 function describe(error) {

@@ -10,5 +10,6 @@ module.exports = {
   module: builtin('node:module') ?? require('node:module'),
   path: builtin('node:path') ?? require('node:path'),
   url: builtin('node:url') ?? require('node:url'),
+  util: builtin('node:util') ?? require('node:util'),
   workerThreads: builtin('node:worker_threads') ?? require('node:worker_threads'),
 }

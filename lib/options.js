@@ -3,6 +3,7 @@
 // What the options must look like, checked before the native addon reads them. What each means
 // is documented in index.d.ts.
 
+const { isAnyArrayBuffer, isUint8Array } = require('./brands.js')
 const { WizerError } = require('./error.js')
 
 const optionError = (message) => new WizerError(message, { code: 'ERR_WIZER_OPTION' })
@@ -95,7 +96,7 @@ const options = {
   onProgress: 'function',
 }
 
-const isBytes = (value) => ArrayBuffer.isView(value) || value instanceof ArrayBuffer || value instanceof SharedArrayBuffer
+const isBytes = (value) => ArrayBuffer.isView(value) || isAnyArrayBuffer(value)
 
 /** The given options without undefined ones, or an error for the first that is wrong. */
 function check(given) {
@@ -119,7 +120,7 @@ function check(given) {
 /** Bytes as a `Uint8Array` over the same memory; text becomes UTF-8. */
 function toBytes(value, what) {
   if (isString(value)) return Buffer.from(value)
-  if (value instanceof Uint8Array) return value
+  if (isUint8Array(value)) return value
   if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
   if (isBytes(value)) return new Uint8Array(value)
   throw optionError(`${what} must be a Uint8Array, an ArrayBuffer or a string, not ${describe(value)}`)
