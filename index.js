@@ -60,10 +60,11 @@ class Job {
     if (typeof stdin === 'string') plain.stdin = stdin
     else if (stdin !== undefined) contents.stdin = toBytes(stdin, 'the option `stdin`')
     const json = JSON.stringify({ ...plain, onProgress: onProgress !== undefined })
-    const dispatch = (...message) => (message.length === 1 ? this.progress(message[0]) : this.calls.dispatch(...message))
+    /** What the native run calls. It does not keep it alive: that would be for ever, as this keeps the run. */
+    this.dispatch = (...message) => (message.length === 1 ? this.progress(message[0]) : this.calls.dispatch(...message))
     const { Run } = native()
     try {
-      this.run = new Run(json, contents, this.calls.names, dispatch)
+      this.run = new Run(json, contents, this.calls.names, this.dispatch)
     } catch (cause) {
       throw optionError(cause.message)
     }

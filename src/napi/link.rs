@@ -221,7 +221,8 @@ struct View {
 /// The JavaScript thread's end.
 pub struct JsSide {
     env: sys::napi_env,
-    /// `dispatch` of index.js.
+    /// `dispatch` of index.js, weakly: it knows the run, which has this, so that neither would ever be
+    /// collected. While a run or step goes on, its caller has it.
     dispatch: sys::napi_ref,
     from_worker: Receiver<ToJs>,
     /// For the end of a synchronous run.
@@ -253,7 +254,7 @@ pub fn pair(
     });
     let js = Rc::new(JsSide {
         env,
-        dispatch: reference(env, dispatch)?,
+        dispatch: reference(env, dispatch, WEAK)?,
         from_worker,
         to_self: to_js,
         to_worker: RefCell::new(Some(to_worker)),
@@ -363,13 +364,17 @@ impl JsSide {
         let mut dispatch = ptr::null_mut();
         let mut this = ptr::null_mut();
         let mut returned = ptr::null_mut();
-        // SAFETY: the reference was made in this environment and lives as long as `self`.
+        // SAFETY: the reference was made in this environment and lives as long as `self`. What it
+        // gives is checked: it may be nothing.
         unsafe {
             check(sys::napi_get_reference_value(
                 env,
                 self.dispatch,
                 &mut dispatch,
             ))?;
+            if dispatch.is_null() {
+                return Err(napi::Error::from_reason("nobody waits for the run"));
+            }
             check(sys::napi_get_undefined(env, &mut this))?;
             check(sys::napi_call_function(
                 env,
@@ -434,7 +439,7 @@ impl JsSide {
                     name,
                     place,
                     depth: self.depth.get(),
-                    buffer: reference(raw, buffer)?,
+                    buffer: reference(raw, buffer, STRONG)?,
                     copy,
                 });
                 buffer
@@ -926,10 +931,18 @@ fn in_scope<T>(env: sys::napi_env, work: impl FnOnce() -> napi::Result<T>) -> na
     }
 }
 
-fn reference(env: sys::napi_env, value: sys::napi_value) -> napi::Result<sys::napi_ref> {
+/// How many times a reference counts: whether it keeps its value from being collected.
+const WEAK: u32 = 0;
+const STRONG: u32 = 1;
+
+fn reference(
+    env: sys::napi_env,
+    value: sys::napi_value,
+    count: u32,
+) -> napi::Result<sys::napi_ref> {
     let mut reference = ptr::null_mut();
     // SAFETY: `value` is a value of `env`, on its thread.
-    check(unsafe { sys::napi_create_reference(env, value, 1, &mut reference) })?;
+    check(unsafe { sys::napi_create_reference(env, value, count, &mut reference) })?;
     Ok(reference)
 }
 
