@@ -195,12 +195,13 @@ export interface WizerOptions {
    * The functions are called on this thread, also while the module runs on another; values are converted as the
    * WebAssembly JavaScript API does (`i64` is a BigInt; a reference to a function or an object is an opaque handle, which
    * can be given back). They are synchronous: a returned promise is an error. What one throws ends the run, and no
-   * `catch` of the module sees it: it is the `cause` of the {@link WizerError}. But an exception of the module itself that
-   * comes from {@link Host.call} goes on through the module, where nobody catches it on the way.
+   * `catch` of the module sees it: it is the `cause` of the {@link WizerError}. But what the module can catch goes on through
+   * the module: an exception of its own that comes from {@link Host.call}, and one of a tag that is given here.
    *
    * Memories, tables and globals are given as `WebAssembly.Memory`, `Table` and `Global`, as what these are made of
-   * (`{ initial: 1 }`), or as the value of a global. They are copied: the run does not change them. The output still imports
-   * them, holds what the initialization changed in them, and wants them as they were given here, but for the size.
+   * (`{ initial: 1 }`), or as the value of a global (any value, where that is of external references). They are copied: the run
+   * does not change them. The output still imports them, holds what the initialization changed in them, and wants them as they
+   * were given here, but for the size. Tags are given as `WebAssembly.Tag`.
    *
    * @default {}
    */
@@ -347,6 +348,31 @@ export class Session {
   call(name: string, ...args: unknown[]): Promise<any>
 
   /**
+   * Calls the function in a slot of a table, as `call_indirect` does: a pointer to a function in C and C++ is the number of
+   * a slot.
+   *
+   * @param table the name of an export, else of an import, written `module.name`; `undefined` for the export
+   * `__indirect_function_table`, else the only table of functions that the module has
+   * @param slot the number of the slot, from 0 on; a BigInt for those that no number can say
+   * @returns as {@link Session.call}
+   * @throws as {@link Session.call}; a {@link WizerError} with the code `ERR_WIZER_OPTION` where there is no such table or slot,
+   * or the slot is null
+   */
+  callIndirect(table: string | undefined, slot: number | bigint, ...args: unknown[]): Promise<any>
+
+  /**
+   * A memory of the module, to read and to write between calls. What is written is state, as if the module had written it.
+   *
+   * @param name the name of an export, else of an import, written `module.name`
+   * @default name = the export `memory`, else the only memory that the module has
+   * @example
+   * const text = Buffer.from('--verbose\0')
+   * const address = await session.call('malloc', text.length)
+   * await session.memory().write(address, text)
+   */
+  memory(name?: string): SessionMemory
+
+  /**
    * The value of an exported global, converted as the results of {@link Session.call} are.
    *
    * @throws a {@link WizerError} with the code `ERR_WIZER_OPTION` where there is no such global
@@ -401,6 +427,33 @@ export class Session {
 }
 
 /**
+ * A memory of a {@link Session}. Each call is a step of the session, in the order in which steps are asked for. Addresses and
+ * lengths are in bytes: numbers, or BigInts. An `i32` that is an address comes as a negative number from 2 GiB on: make it
+ * one without a sign, `address >>> 0`.
+ *
+ * Each rejects with a {@link WizerError}: `ERR_WIZER_OUT_OF_BOUNDS` where the bytes are not all within the memory,
+ * `ERR_WIZER_OPTION` where there is no such memory.
+ */
+export interface SessionMemory {
+  /** How many bytes it has now. */
+  size(): Promise<number>
+
+  /** A copy of these bytes. */
+  read(address: number | bigint, length: number | bigint): Promise<Bytes>
+
+  /**
+   * Text in UTF-8.
+   *
+   * @param length how many bytes it has
+   * @default length = up to the first byte that is 0, as C has it
+   */
+  readString(address: number | bigint, length?: number | bigint): Promise<string>
+
+  /** Writes bytes, or a string as UTF-8 (of which C wants one that ends with `\0`). The bytes are copied at once. */
+  write(address: number | bigint, bytes: Uint8Array | ArrayBuffer | string): Promise<void>
+}
+
+/**
  * What a module imports, by the two names of the imports. The inner objects may be of a class; its methods are called as
  * functions, without `this`, as V8 calls imports.
  */
@@ -422,11 +475,23 @@ export type ImportValue =
   | { readonly length: number; get(slot: number): unknown }
   /** A table of nulls. `element` is `anyfunc`, `externref` or another type of references, as the module says. */
   | { element: string; initial: number; maximum?: number; address?: 'i32' | 'i64' }
-  /** A `WebAssembly.Global`, of a number or null. */
+  /** A `WebAssembly.Global`. */
   | { value: any }
   /** The value of an immutable global. */
   | number
   | bigint
+  /**
+   * A `WebAssembly.Tag`. A function of `imports` that throws a `WebAssembly.Exception` of it can be caught by the module, and
+   * one that leaves the module reaches the function that called it by {@link Host.call}: of tags whose parameters are
+   * numbers and external references. With `WebAssembly.JSTag`, that is so with whatever JavaScript throws.
+   */
+  | object
+  /** Any other value: that of an immutable global of external references (a string, for example). */
+  | string
+  | boolean
+  | symbol
+  | null
+  | undefined
 
 /** What an import may do with the instance that is calling it. Usable only while an import is being called. */
 export interface Host {
@@ -454,9 +519,10 @@ export interface Host {
    *
    * @param name the name of the export
    * @returns nothing, the result, or an array of the results
-   * @throws what an import threw that the function called; else a {@link WizerError} where the function traps or throws an
-   * exception of its own (`ERR_WIZER_TRAP`), or ends the program (`ERR_WIZER_EXIT`). Thrown again, an exception of the
-   * module is that exception, which the module's own handlers catch.
+   * @throws what an import threw that the function called, and a `WebAssembly.Exception` of a tag that is given in
+   * {@link WizerOptions.imports}; else a {@link WizerError} where the function traps or throws another exception
+   * (`ERR_WIZER_TRAP`), or ends the program (`ERR_WIZER_EXIT`). Thrown again, an exception of the module is that exception,
+   * which the module's own handlers catch.
    */
   call(name: string, ...args: unknown[]): any
 
@@ -592,6 +658,8 @@ export type WizerErrorCode =
   | 'ERR_WIZER_ABORTED'
   /** An option makes no sense. */
   | 'ERR_WIZER_OPTION'
+  /** Bytes were to be read or written that a memory of a session does not have. */
+  | 'ERR_WIZER_OUT_OF_BOUNDS'
   /** Two renames share a name. */
   | 'ERR_WIZER_DUPLICATE_RENAME'
   /** A file or directory could not be used. */

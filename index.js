@@ -7,7 +7,8 @@ const { isMainThread } = require('./lib/node.js').workerThreads
 const { loadBinding } = require('./platform.js')
 const { ImportCalls } = require('./lib/imports.js')
 const { WizerError } = require('./lib/error.js')
-const { Values } = require('./lib/values.js')
+const { SessionMemory } = require('./lib/memory.js')
+const { Values, toBigInt } = require('./lib/values.js')
 const { check, optionError, toBytes } = require('./lib/options.js')
 
 let binding
@@ -127,13 +128,13 @@ class Job {
     }
   }
 
-  outcome({ wasm, report, stdout, stderr, error, values }) {
+  outcome({ wasm, report, stdout, stderr, error, values, bytes }) {
     const output = { ...(stdout && { stdout }), ...(stderr && { stderr }) }
     if (this.thrown) {
       const options = { code: 'ERR_WIZER_CALLBACK', cause: this.thrown.value, ...output }
       throw new WizerError('the callback `onProgress` threw', options)
     }
-    if (!error) return { values, wasm, ...(report && { report: JSON.parse(report) }), ...output }
+    if (!error) return { values, bytes, wasm, ...(report && { report: JSON.parse(report) }), ...output }
     const { code, wasmBacktrace } = error
     const isPath = this.isText && code === 'ERR_WIZER_INVALID_MODULE'
     const message = isPath ? `${error.message}; a string is a module's text and no path: give the bytes, from \`readFile\`` : error.message
@@ -200,6 +201,28 @@ class Session {
     job.calls.thrown = undefined
     const { values } = await job.during((run) => call(run, given))
     return job.values.result(values, type.results)
+  }
+
+  callIndirect(table, slot, ...args) {
+    return this.#step(async () => {
+      const [name, number] = [table === undefined ? undefined : String(table), toBigInt(slot)]
+      if (number === undefined) throw optionError('the slot of a table must be a whole number from 0 on, or a BigInt')
+      const type = this.#native((run) => run.slotType(name, number))
+      return this.#invoke(type, args, (run, given) => run.callSlot(name, number, given, !isMainThread))
+    })
+  }
+
+  /** Asks the native run something within a step. */
+  #native(work) {
+    try {
+      return work(this.#job.run)
+    } catch (error) {
+      throw optionError(error.message)
+    }
+  }
+
+  memory(name) {
+    return new SessionMemory(name === undefined ? undefined : String(name), (work) => this.#step(() => this.#job.during(work)))
   }
 
   global(name) {

@@ -677,7 +677,7 @@ describe('what is given by mistake', () => {
     for (const imports of [() => {}, async () => ({}), () => null]) {
       await rejects(wizer(ORIGINAL, { imports }), 'ERR_WIZER_OPTION', /`imports`/)
     }
-    await rejects(wizer(ORIGINAL, { imports: { env: { memory: 'a text' } } }), 'ERR_WIZER_OPTION', /`imports`/)
+    await rejects(wizer(ORIGINAL, { imports: { env: 'a text' } }), 'ERR_WIZER_OPTION', /`imports`/)
   })
 
   it('a callback whose promise is rejected', async () => {

@@ -9,6 +9,7 @@
 //     fails                 the exit status is not 0
 //   js, c, rust, wat file=NAME   a file, for commands that come later
 //     in=DIRECTORY          in a copy of this directory
+//     real                  with a real package: benches/arguments.mjs runs it
 //   json, yaml manager=NAME   a part of a manifest, with which __test__/real/ installs
 //   js throws             the error is the text in the block that follows
 //     unix                  not on Windows, where the system says it in other words
@@ -403,7 +404,7 @@ describe('every file that a document shows', () => {
   for (const path of documents) {
     it(`${path}: is used by a command or by another file`, () => {
       const all = blocks(path)
-      for (const { attributes } of all.filter(({ attributes }) => attributes.file)) {
+      for (const { attributes } of all.filter(({ attributes: { file, real } }) => file && !real)) {
         const users = all.filter(({ attributes: { file }, text }) => file !== attributes.file && text.includes(attributes.file))
         // Found by their names, not by a mention.
         if (!['index.html', 'vite.config.js'].includes(attributes.file)) assert.ok(users.length > 0, attributes.file)

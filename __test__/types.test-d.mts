@@ -104,7 +104,7 @@ export function explain(error: unknown): string {
     ERR_WIZER_INVALID_MODULE: '', ERR_WIZER_INVALID_TEXT: '', ERR_WIZER_COMPONENT: '', ERR_WIZER_INIT_FUNC_MISSING: '',
     ERR_WIZER_INIT_FUNC_TYPE: '', ERR_WIZER_TRAP: '', ERR_WIZER_EXIT: '', ERR_WIZER_IMPORT_MISSING: '', ERR_WIZER_IMPORT_TYPE: '',
     ERR_WIZER_IMPORT_FAILED: '', ERR_WIZER_HOST: '', ERR_WIZER_CALLBACK: '', ERR_WIZER_UNREPRESENTABLE_STATE: '',
-    ERR_WIZER_OUTPUT_TOO_LARGE: '', ERR_WIZER_MEMORY_LIMIT: '', ERR_WIZER_TIMEOUT: '', ERR_WIZER_ABORTED: '', ERR_WIZER_OPTION: '',
+    ERR_WIZER_OUTPUT_TOO_LARGE: '', ERR_WIZER_MEMORY_LIMIT: '', ERR_WIZER_TIMEOUT: '', ERR_WIZER_ABORTED: '', ERR_WIZER_OPTION: '', ERR_WIZER_OUT_OF_BOUNDS: '',
   ERR_WIZER_TOO_MANY_SEGMENTS: '',
     ERR_WIZER_DUPLICATE_RENAME: '', ERR_WIZER_IO: '', ERR_WIZER_UNSUPPORTED: '', ERR_WIZER_INTERNAL: '', ERR_WIZER_PLATFORM: '',
   }
@@ -146,8 +146,7 @@ export async function wrong(host: Host, error: WizerError): Promise<void> {
   await wizer(bytes, { mapDirs: { '/data': { host: '.', readOnly: true } } })
   // @ts-expect-error a module, not a number
   await wizer(bytes, { preload: { lib: 5 } })
-  // @ts-expect-error nothing that can be imported
-  await wizer(bytes, { imports: { env: { f: 'text' } } })
+  await wizer(bytes, { imports: { env: { text: 'text', tag: new Date(), nothing: undefined } } })
   // @ts-expect-error two names, not one
   await wizer(bytes, { imports: { f() {} } })
   // @ts-expect-error imports are there at once

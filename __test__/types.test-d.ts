@@ -1,7 +1,7 @@
 // The public types, used as a user would. `npm run lint` compiles it; nothing runs.
 
 import wizer, { Session, WizerError, snapshot, wizer as named, wizerSync } from '@jakechampion/wizer'
-import type { Host, Imports, MemoryReport, Phase, Progress, Report, Snapshot, Wasm, WizerErrorCode, WizerOptions } from '@jakechampion/wizer'
+import type { Host, Imports, MemoryReport, Phase, Progress, Report, SessionMemory, Snapshot, Wasm, WizerErrorCode, WizerOptions } from '@jakechampion/wizer'
 
 const everything: Required<WizerOptions> = {
   initFunc: 'wizer.initialize',
@@ -72,6 +72,13 @@ export async function stepByStep(): Promise<Buffer[]> {
   const session: Session = await Session.create('(module)', { timeout: 1000 })
   const sum: number = await session.call('add', 1, 2n, null)
   const total: number = await session.global('total')
+  const memory: SessionMemory = session.memory('env.memory')
+  const size: number = await memory.size()
+  const bytes: Buffer = await memory.read(0n, size)
+  await memory.write(0, bytes)
+  await memory.write(0n, 'text')
+  const text: string = (await memory.readString(0)) + (await memory.readString(0, 4))
+  await session.callIndirect(undefined, 1, text)
   await session.register('main')
   await session.instantiate('plugin', '(module)')
   const first: Buffer = await session.snapshot()

@@ -6,6 +6,8 @@ const { isMarkedAsUntransferable, markAsUntransferable } = require('./node.js').
 const { isAnyArrayBuffer, isGlobal, isMemory, isSharedArrayBuffer, isTable } = require('./brands.js')
 const { WizerError } = require('./error.js')
 const { toBytes } = require('./options.js')
+const { isOfJavaScript, isTag, paramsOf, thrownBy, toThrow } = require('./tags.js')
+const { toBigInt } = require('./values.js')
 
 /** What a function gives back, as the list of its results. */
 function toResults(returned, types) {
@@ -29,14 +31,16 @@ class ImportCalls {
     this.values = values
     /** What the last import threw that failed, as `{ value }`. */
     this.thrown = undefined
-    /** The numbers of the module's exceptions, by the errors that tell of them. */
+    /** The numbers of the module's exceptions, by what was thrown for them in JavaScript. */
     this.exceptions = new WeakMap()
     this.getRun = getRun
     this.functions = []
     /** The names of the functions, in their order. */
     this.names = []
-    /** The memories, tables and globals. */
+    /** What is no function, and functions as values. */
     this.items = []
+    /** The tags whose types are known. */
+    this.tags = []
     const given = typeof imports === 'function' ? imports(this.host()) : imports
     if (imports === undefined) return
     if (given === null || typeof given !== 'object' || typeof given.then === 'function') {
@@ -48,20 +52,22 @@ class ImportCalls {
         if (typeof value === 'function') {
           this.functions.push(value)
           this.names.push({ module, name })
-          continue
         }
         const item = toItem(value)
-        const at = `at ${JSON.stringify(module)}, ${JSON.stringify(name)}`
-        if (typeof item === 'string') throw importsError(`${item} ${at}`)
-        if (!item) throw importsError(`must hold a function, a memory, a table, a global or its value ${at}`)
-        this.items.push({ module, name, ...item })
+        if (typeof item === 'string') throw importsError(`${item} at ${JSON.stringify(module)}, ${JSON.stringify(name)}`)
+        if (item.kind === 'tag' && item.params) this.tags.push({ module, name, tag: value, params: item.params })
+        // What a global of references holds: a global's value, or the thing itself.
+        const held = item.kind === 'global' && typeof value === 'object' && value !== null ? value.value : value
+        const reference = this.values.reference(held)
+        if (item.kind === 'global') item.value ??= reference
+        this.items.push({ module, name, ...item, reference })
       }
     }
   }
 
   /**
-   * Handles one call. Returns the results, or what to say where the function threw, or the number of an exception of the
-   * module that it let through.
+   * Handles one call. Returns the results, or what to say where the function threw, or the exception that the module can
+   * catch.
    */
   dispatch(index, args, params, results) {
     try {
@@ -76,12 +82,32 @@ class ImportCalls {
       }
       return toResults(returned, results).map((value, i) => this.values.toWebAssembly(value, results[i]))
     } catch (error) {
-      const exception = this.exceptions.get(error)
-      if (exception !== undefined) return exception
+      const exception = this.exceptionOf(error)
+      if (exception) return exception
       this.thrown = { value: error }
       const { module, name } = this.names[index]
       return `the import ${module}.${name} threw: ${describe(error)}`
     }
+  }
+
+  /** The exception that the module can catch, where that was thrown: its own, or one of a tag that was provided. */
+  exceptionOf(thrown) {
+    const number = this.exceptions.get(thrown)
+    if (number !== undefined) return { number }
+    for (const { module, name, tag, params } of this.tags) {
+      const values = thrownBy(thrown, tag, params)
+      if (values) return { module, name, params, values: values.map((value, i) => this.values.toWebAssembly(value, params[i])) }
+    }
+    return undefined
+  }
+
+  /** What JavaScript sees of an exception of the module: one of the tag, if that was provided, else the error. */
+  seen({ number, module, name, values }, error) {
+    const known = this.tags.find((tag) => tag.module === module && tag.name === name)
+    const thrown = known ? toThrow(known.tag, values.map((value, i) => this.values.toJavaScript(value, known.params[i]))) : error
+    // Thrown again, it is the same one. What JavaScript throws itself has no identity but its own.
+    if (!known || !isOfJavaScript(known.tag)) this.exceptions.set(thrown, number)
+    return thrown
   }
 
   /** What imports may do with the instance that is calling them. */
@@ -112,8 +138,7 @@ class ImportCalls {
     this.thrown = undefined
     if (thrown && code === 'ERR_WIZER_IMPORT_FAILED') throw thrown.value
     const error = new WizerError(`the call of ${tell()} failed: ${message}`, { code })
-    if (exception !== undefined) this.exceptions.set(error, exception)
-    throw error
+    throw exception ? this.seen(exception, error) : error
   }
 
   inCall(work) {
@@ -134,8 +159,8 @@ const toName = (name) => (name === undefined ? undefined : String(name))
 
 /** The number of a slot, as a BigInt. */
 function toSlot(slot) {
-  const number = Number.isSafeInteger(slot) ? BigInt(slot) : slot
-  if (typeof number === 'bigint' && number === BigInt.asUintN(64, number)) return number
+  const number = toBigInt(slot)
+  if (number !== undefined) return number
   throw hostError(`${describe(slot)} is no slot of a table: a whole number from 0 on is, or a BigInt`)
 }
 
@@ -154,10 +179,12 @@ function methods(object) {
 
 const isSize = (value) => Number.isSafeInteger(value) && value >= 0
 
-/** A memory, table or global as the addon takes it; nothing for what is none, and a text for what cannot be provided. */
+/** What can be imported, as the addon takes it; a text for what cannot be provided. */
 function toItem(value) {
-  if (typeof value === 'number' || typeof value === 'bigint') return { kind: 'global', value: [value], mutable: false }
-  if (value === null || typeof value !== 'object') return undefined
+  if (typeof value === 'function') return { kind: 'function' }
+  if (typeof value === 'number' || typeof value === 'bigint' || value === null) return { kind: 'global', value: [value], mutable: false }
+  if (typeof value !== 'object') return { kind: 'value' }
+  if (isTag(value)) return { kind: 'tag', params: paramsOf(value) }
   if (isAnyArrayBuffer(value.buffer) && !ArrayBuffer.isView(value)) {
     const shared = isSharedArrayBuffer(value.buffer)
     return { kind: 'memory', contents: new Uint8Array(value.buffer), shared, ...(!shared && typeOfMemory(value)) }
@@ -180,10 +207,10 @@ function toItem(value) {
   }
   if ('value' in value) {
     const inner = value.value
-    if (inner === null || typeof inner === 'number' || typeof inner === 'bigint') return { kind: 'global', value: [inner], ...typeOfGlobal(value) }
-    return 'holds a global whose value cannot be passed on'
+    const isConstant = inner === null || typeof inner === 'number' || typeof inner === 'bigint'
+    return { kind: 'global', ...(isConstant && { value: [inner] }), ...typeOfGlobal(value) }
   }
-  return undefined
+  return { kind: 'value' }
 }
 
 /** The binary format's codes of value types. */

@@ -49,6 +49,11 @@ class Values {
     throw new TypeError(`a value of the WebAssembly type ${type} cannot come from JavaScript here`)
   }
 
+  /** Any value as a reference of the host, alone as a global holds it; nothing for null. */
+  reference(value) {
+    return value === null ? undefined : [`e${this.#externNumber(value)}`]
+  }
+
   toJavaScript(value, type) {
     if (typeof value === 'string' && value.startsWith('e')) return this.#externs[Number(value.slice(1))]
     if (isReference(type) && (typeof value === 'bigint' || typeof value === 'string')) {
@@ -84,9 +89,15 @@ class Values {
   }
 }
 
+/** An address, a length or the number of a slot as a BigInt; nothing for what is none. */
+function toBigInt(value) {
+  const number = Number.isSafeInteger(value) ? BigInt(value) : value
+  return typeof number === 'bigint' && number === BigInt.asUintN(64, number) ? number : undefined
+}
+
 const isReference = (type) => type.endsWith('ref') || type.startsWith('(ref')
 /** Whether any value of JavaScript has the type. */
 const takesAll = (type) => ['externref', '(ref extern)', 'anyref', '(ref any)'].includes(type)
 const isI31 = (type) => /\b(i31|eq|any)(ref)?\b/.test(type)
 
-module.exports = { Values }
+module.exports = { Values, toBigInt }

@@ -56,6 +56,7 @@ const steps = [
   ['real', 'install real modules', () => install(join(root, 'benches'))],
   ['real', 'fastly.wasm', () => realInput()],
   ['real', 'Emscripten: wasmoon, z3, ImageMagick', () => void run(process.execPath, [join('benches', 'emscripten.mjs')], { env: inTest })],
+  ['real', 'Ruby with arguments', () => void run(process.execPath, [join('benches', 'arguments.mjs')], { env: inTest })],
   ['real', 'modules of packages', () => void run(process.execPath, [join('benches', 'compat', 'compat.mjs'), '--quick'], { env: inTest })],
   ['real', 'package managers, bundlers, packages that start wizer', () => testFilesOn(process.execPath, REAL)],
 ]

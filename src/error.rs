@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::value::Reference;
+use crate::value::Value;
 
 /// An error of this crate.
 ///
@@ -149,6 +149,21 @@ pub enum Error {
         message: String,
     },
 
+    /// Bytes of a memory were to be read or written that it does not have.
+    #[error(
+        "{} from the address {address} on are not all within the memory, which has {}",
+        counted(*length, "byte"),
+        counted(*size, "byte")
+    )]
+    OutOfBounds {
+        /// Where they begin.
+        address: u64,
+        /// How many there are.
+        length: u64,
+        /// How many the memory has.
+        size: u64,
+    },
+
     /// Two renames share a source or a destination.
     #[error(
         "duplicated function rename {side} `{name}`; each name can be renamed once, and be the \
@@ -217,6 +232,7 @@ impl Error {
             Error::OutputTooLarge { .. } => "ERR_WIZER_OUTPUT_TOO_LARGE",
             Error::TooManySegments { .. } => "ERR_WIZER_TOO_MANY_SEGMENTS",
             Error::Option { .. } => "ERR_WIZER_OPTION",
+            Error::OutOfBounds { .. } => "ERR_WIZER_OUT_OF_BOUNDS",
             Error::DuplicateRename { .. } => "ERR_WIZER_DUPLICATE_RENAME",
             Error::Io { .. } => "ERR_WIZER_IO",
             Error::Unsupported { .. } => "ERR_WIZER_UNSUPPORTED",
@@ -314,6 +330,84 @@ impl fmt::Display for Frame {
     }
 }
 
+/// An exception that a provided function throws, to be caught by the module, or that the module
+/// throws and a provided function is given.
+///
+/// One that comes from the module may be passed on as it is. A new one is of a tag that was
+/// [provided](crate::Wizer::import_tag).
+///
+/// ```
+/// use wizer::{Exception, TrapReason, Value, Wizer};
+/// let wat = r#"(module
+///   (import "env" "tag" (tag $tag (param i32)))
+///   (import "env" "fail" (func $fail))
+///   (global (export "caught") (mut i32) (i32.const 0))
+///   (func (export "wizer.initialize")
+///     (block $catch (result i32)
+///       (try_table (catch $tag $catch) (call $fail))
+///       (return))
+///     (global.set 0)))"#;
+/// let mut wizer = Wizer::new();
+/// wizer.import_tag("env", "tag");
+/// wizer.import("env", "fail", |_, _| {
+///     let exception = Exception::new("env", "tag", [Value::I32(42)]);
+///     Err(TrapReason::Exception(exception).into())
+/// });
+/// let mut session = wizer.session(wat.as_bytes())?;
+/// session.call("wizer.initialize", &[])?;
+/// assert_eq!(session.global("caught")?, Value::I32(42));
+/// # Ok::<(), wizer::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exception {
+    pub(crate) tag: Option<(String, String)>,
+    pub(crate) values: Vec<Value>,
+    /// The one under which it was handed out, where it comes from the module.
+    pub(crate) number: Option<u32>,
+}
+
+impl Exception {
+    /// A new exception of the tag that was provided under these two names. It carries values of the
+    /// types of the tag's parameters.
+    ///
+    /// ```
+    /// let exception = wizer::Exception::new("env", "tag", [wizer::Value::I32(42)]);
+    /// assert_eq!(exception.tag(), Some(("env", "tag")));
+    /// ```
+    pub fn new(
+        module: impl Into<String>,
+        name: impl Into<String>,
+        values: impl Into<Vec<Value>>,
+    ) -> Exception {
+        Exception {
+            tag: Some((module.into(), name.into())),
+            values: values.into(),
+            number: None,
+        }
+    }
+
+    /// The two names under which its tag was provided. `None` where the tag is the module's own.
+    ///
+    /// ```
+    /// let exception = wizer::Exception::new("env", "tag", []);
+    /// assert_eq!(exception.tag(), Some(("env", "tag")));
+    /// ```
+    pub fn tag(&self) -> Option<(&str, &str)> {
+        let (module, name) = self.tag.as_ref()?;
+        Some((module, name))
+    }
+
+    /// What it carries; nothing is known of one whose tag is the module's own.
+    ///
+    /// ```
+    /// let exception = wizer::Exception::new("env", "tag", [wizer::Value::I32(42)]);
+    /// assert_eq!(exception.values(), [wizer::Value::I32(42)]);
+    /// ```
+    pub fn values(&self) -> &[Value] {
+        &self.values
+    }
+}
+
 /// Why a function did not return.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -357,10 +451,10 @@ pub enum TrapReason {
         /// The limit.
         limit: u64,
     },
-    /// The module threw an exception that nothing caught where a provided function called it. The
-    /// function may pass this on, and what called the function can catch the exception.
+    /// An exception that nothing catches: a provided function throws it, or it was thrown by what a
+    /// provided function called.
     #[error("an exception was thrown that nothing catches")]
-    Exception(Reference),
+    Exception(Exception),
     /// The run itself is to end, whatever a provided function makes of this.
     #[error("{message}")]
     Ended {

@@ -64,7 +64,7 @@ pub mod cli;
 mod napi;
 
 pub use engine::StoreData;
-pub use error::{Error, Frame, Trap, TrapReason};
+pub use error::{Error, Exception, Frame, Trap, TrapReason};
 pub use host::interrupt::Interrupt;
 pub use host::stub::Stub;
 pub use host::{Guest, HostError};

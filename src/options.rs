@@ -1,7 +1,7 @@
 //! One description of a run, filled by the Rust builder, the command line and JavaScript alike.
 
 use crate::invoke::Invocation;
-use crate::value::Value;
+use crate::value::{Reference, Value};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,13 +102,15 @@ impl std::str::FromStr for KeepInitFunc {
     }
 }
 
-/// A memory, table or global that modules may import under two names. What is not said of its
-/// type is as the importing module asks.
+/// Something that modules may import under two names. What is not said of its type is as the
+/// importing module asks.
 #[derive(Clone, Debug)]
 pub struct ProvidedItem {
     pub module: String,
     pub name: String,
     pub item: Item,
+    /// What a global holds that is of host references: a global's value, or the thing itself.
+    pub reference: Option<Reference>,
 }
 
 /// What is provided.
@@ -117,6 +119,14 @@ pub enum Item {
     Memory(ProvidedMemory),
     Table(ProvidedTable),
     Global(ProvidedGlobal),
+    /// With the names of its parameters' types, where they are known.
+    Tag(Option<Vec<String>>),
+    /// A function, which is called where a function is imported.
+    #[allow(dead_code, reason = "JavaScript alone gives it")]
+    Function,
+    /// Any other value of the host.
+    #[allow(dead_code, reason = "JavaScript alone gives it")]
+    Value,
 }
 
 /// A global.

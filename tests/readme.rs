@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use wizer::{KeepInitFunc, Wizer};
+use wizer::{KeepInitFunc, Reference, Value, Wizer};
 
 /// A fenced block: the words behind its language, and its text.
 struct Block {
@@ -162,6 +162,10 @@ fn modules_become_what_is_shown() -> Result<(), Box<dyn std::error::Error>> {
                     }
                     Some(("keep-init-func", keep)) => {
                         wizer.keep_init_func(keep.parse::<KeepInitFunc>()?);
+                    }
+                    Some(("reference", names)) => {
+                        let (module, name) = names.split_once(':').unwrap_or_else(what);
+                        wizer.import_global(module, name, Value::Ref(Reference::Extern(0)));
                     }
                     _ => drop(what()),
                 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use wasmparser::FuncType;
 use wasmtime::{
-    AsContext, AsContextMut, Config, Extern, Func, Global, Instance, Linker, Ref, RootScope,
-    SharedMemory, Store, Table, Val,
+    AsContext, AsContextMut, Config, ExnRef, Extern, Func, Global, Instance, Linker, Ref,
+    RootScope, Rooted, SharedMemory, Store, Table, Tag, Val,
 };
 
 use super::objects::{self, Objects};
@@ -18,8 +18,8 @@ use super::{
     CallError, Engine, InstanceId, Instances, Prepared, count_of_arguments,
     imported_function_types, name_is_taken, no_function, no_such_function,
 };
-use crate::error::{Error, Frame, Trap, TrapReason};
-use crate::host::{Binding, Caller, Guest, HostError, HostState, Imports, Limiter};
+use crate::error::{Error, Exception, Frame, Trap, TrapReason};
+use crate::host::{Binding, Caller, Guest, HostError, HostState, Imports, Limiter, Made};
 use crate::module::{Features, MEMORY, signature};
 use crate::threads::COMPILERS;
 use crate::value::{Reference, Value};
@@ -34,6 +34,8 @@ pub struct StoreData {
     handed_out: HashSet<u64>,
     /// The objects of which handles were given out.
     pub(super) objects: Objects,
+    /// The tags that were made, by their two names.
+    tags: Vec<(String, String, Tag)>,
 }
 
 /// Which of wasmtime's compilers is used.
@@ -209,6 +211,7 @@ impl Compiler {
             ended: None,
             handed_out: HashSet::new(),
             objects: Objects::default(),
+            tags: Vec::new(),
         };
         let mut store = Store::new(&engine, data);
         store.limiter(|data| &mut data.host.limiter);
@@ -253,6 +256,18 @@ impl Compiler {
                 continue;
             }
             let (from, name) = (import.module(), import.name());
+            let made = self.imports.made(from, name);
+            if let Some(made) = made.and_then(|made| make(&mut self.store, made, &import.ty())) {
+                // Whoever imports it next finds the same.
+                let defined = self.linker.define(&self.store, from, name, made.clone());
+                defined.map_err(|e| Error::internal(text(&e)))?;
+                if let Extern::Tag(tag) = made {
+                    let tag = (from.into(), name.into(), tag);
+                    self.store.data_mut().tags.push(tag);
+                }
+                externs.push(made);
+                continue;
+            }
             let Some(ty) = import.ty().func().cloned() else {
                 return Err(Error::ImportMissing {
                     preload: None,
@@ -648,7 +663,7 @@ impl Host {
         if let Some(error) = caller.data_mut().ended.take() {
             return Err(error);
         }
-        let values = values.map_err(|reason| thrown_again(&mut caller, reason))?;
+        let values = values.map_err(|reason| failure(&mut caller, reason))?;
         for ((result, value), ty) in results.iter_mut().zip(values).zip(&self.results) {
             *result = to_val(&mut caller, value, ty)
                 .map_err(|message| TrapReason::Host(message.into()))?;
@@ -735,9 +750,9 @@ impl CallingGuest<'_, '_> {
     fn failed(&mut self, error: wasmtime::Error) -> TrapReason {
         if error.is::<wasmtime::ThrownException>()
             && let Some(exception) = self.caller.as_context_mut().take_pending_exception()
-            && let Some(number) = objects::keep(&mut *self.caller, &exception.into())
+            && let Some(exception) = seen(&mut *self.caller, exception)
         {
-            return TrapReason::Exception(Reference::Handle(number));
+            return TrapReason::Exception(exception);
         }
         if can_be_caught(&error) {
             return reason(error);
@@ -803,6 +818,86 @@ impl Caller for CallingGuest<'_, '_> {
             _ => Err("what was found is no memory".into()),
         }
     }
+}
+
+/// Something that is made where it is imported as this.
+fn make(store: &mut Store<StoreData>, made: Made, wanted: &wasmtime::ExternType) -> Option<Extern> {
+    Some(match (made, wanted) {
+        (Made::Global(reference), wasmtime::ExternType::Global(ty)) => {
+            let mut store = RootScope::new(store);
+            let value = to_val(&mut store, Value::Ref(reference), ty.content()).ok()?;
+            Global::new(&mut store, ty.clone(), value).ok()?.into()
+        }
+        (Made::Tag, wasmtime::ExternType::Tag(ty)) => Tag::new(store, ty).ok()?.into(),
+        _ => return None,
+    })
+}
+
+/// What a function of the host failed with; an exception is thrown.
+fn failure(store: impl AsContextMut<Data = StoreData>, reason: TrapReason) -> wasmtime::Error {
+    match reason {
+        TrapReason::Exception(exception) => match throw(store, exception) {
+            Ok(never) => match never {},
+            Err(thrown) => thrown,
+        },
+        other => other.into(),
+    }
+}
+
+/// Throws an exception of the module again, or a new one of a tag that was made.
+fn throw(
+    mut store: impl AsContextMut<Data = StoreData>,
+    exception: Exception,
+) -> wasmtime::Result<Infallible> {
+    if let Some(number) = exception.number
+        && let Some(Val::ExnRef(Some(exception))) = objects::kept(&mut store, number, false)
+    {
+        return store.as_context_mut().throw(exception);
+    }
+    let misfit = |message: String| TrapReason::Host(message.into());
+    let tag = exception.tag.as_ref();
+    let (module, name) = tag.ok_or_else(|| misfit("an exception of another run".into()))?;
+    let mut tags = store.as_context().data().tags.iter();
+    let tag = tags.find(|(m, n, _)| (m, n) == (module, name));
+    let tag = tag.map(|(_, _, tag)| *tag);
+    let tag = tag.ok_or_else(|| {
+        misfit(format!(
+            "an exception was thrown of a tag that no module imports, `{module}::{name}`"
+        ))
+    })?;
+    let ty = tag.ty(&store);
+    let params = ty.ty().params();
+    count_of_arguments(exception.values.len(), params.len()).map_err(misfit)?;
+    let fields = params.zip(exception.values);
+    let fields = fields.map(|(ty, value)| to_val(&mut store, value, &ty));
+    let fields = fields.collect::<Result<Vec<_>, _>>().map_err(misfit)?;
+    let ty = wasmtime::ExnType::from_tag_type(&ty)?;
+    let allocator = wasmtime::ExnRefPre::new(&mut store, ty);
+    let exception = ExnRef::new(&mut store, &allocator, &tag, &fields)?;
+    store.as_context_mut().throw(exception)
+}
+
+/// An exception of the module for functions of the host, with what it carries where its tag is one
+/// of theirs.
+fn seen(
+    mut store: impl AsContextMut<Data = StoreData>,
+    exception: Rooted<ExnRef>,
+) -> Option<Exception> {
+    let number = objects::keep(&mut store, &exception.into());
+    let tag = exception.tag(&mut store).ok()?;
+    let mut tags = store.as_context().data().tags.iter();
+    let made = tags.find(|(_, _, of)| Tag::eq(of, &tag, &store));
+    let tag = made.map(|(module, name, _)| (module.clone(), name.clone()));
+    let fields = match tag {
+        Some(_) => exception.fields(&mut store).ok()?.collect(),
+        None => Vec::new(),
+    };
+    let values = fields.iter().map(|value| hand_out(&mut store, value));
+    Some(Exception {
+        values: values.collect(),
+        tag,
+        number,
+    })
 }
 
 /// The bytes of a shared memory.
@@ -879,23 +974,6 @@ fn is_of_a_run(error: &wasmtime::Error) -> bool {
         || error.is::<TrapReason>()
         || error.is::<wasmtime::ThrownException>()
         || error.is::<wasmtime::GcHeapOutOfMemory<()>>()
-}
-
-/// What a function of the host failed with; an exception of the module that it let through is thrown
-/// again.
-fn thrown_again(
-    mut store: impl AsContextMut<Data = StoreData>,
-    reason: TrapReason,
-) -> wasmtime::Error {
-    if let TrapReason::Exception(Reference::Handle(number)) = reason
-        && let Some(Val::ExnRef(Some(exception))) = objects::kept(&mut store, number, false)
-    {
-        return match store.as_context_mut().throw::<Infallible>(exception) {
-            Ok(never) => match never {},
-            Err(thrown) => thrown,
-        };
-    }
-    reason.into()
 }
 
 /// Whether a function of the host may catch what a function failed with that it called.

@@ -16,7 +16,7 @@ use super::{
     imported_function_types, name_is_taken, no_function, no_such_function,
 };
 use crate::error::{Error, Frame, Trap, TrapReason};
-use crate::host::{Binding, Caller, Guest, HostError, HostState, Imports, Limiter};
+use crate::host::{Binding, Caller, Guest, HostError, HostState, Imports, Limiter, Made};
 use crate::module::{Features, MEMORY, signature};
 use crate::value::{Reference, Value};
 
@@ -157,6 +157,16 @@ impl Interpreter {
             let function_type = import.ty().func().and_then(|_| function_types.next());
             if let Some(found) = self.linked.get(&(from.to_string(), name.to_string())) {
                 externs.push(*found);
+                continue;
+            }
+            if let (wasmi::ExternType::Global(ty), Some(Made::Global(reference))) =
+                (import.ty(), self.imports.made(from, name))
+                && let Ok(value) = to_val(&mut self.store, Value::Ref(reference), ty.content())
+            {
+                let global = wasmi::Global::new(&mut self.store, value, ty.mutability());
+                let names = (from.to_string(), name.to_string());
+                self.linked.insert(names, global.into());
+                externs.push(global.into());
                 continue;
             }
             let wasmi::ExternType::Func(ty) = import.ty() else {

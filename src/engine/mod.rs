@@ -78,7 +78,6 @@ pub trait Engine: Send {
 
     /// The type of the function in a slot of an exported table, where it is of types that a host
     /// can give and take.
-    #[allow(dead_code, reason = "for sessions")]
     fn slot_type(
         &mut self,
         instance: InstanceId,
@@ -87,7 +86,6 @@ pub trait Engine: Send {
     ) -> Result<FuncType, Error>;
 
     /// Calls the function in a slot of an exported table. `label` is what an error calls it.
-    #[allow(dead_code, reason = "for sessions")]
     fn call_slot(
         &mut self,
         instance: InstanceId,
@@ -101,7 +99,6 @@ pub trait Engine: Send {
     fn memory(&self, instance: InstanceId, export: &str) -> Result<(u64, &[u8]), Error>;
 
     /// The bytes of an exported memory, to be changed.
-    #[allow(dead_code, reason = "for sessions")]
     fn memory_mut(&mut self, instance: InstanceId, export: &str) -> Result<&mut [u8], Error>;
 
     /// The value of an exported global.

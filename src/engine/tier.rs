@@ -333,11 +333,12 @@ impl Job<'_, '_> {
     fn imports(&self) -> Imports {
         let Options {
             imports,
+            items,
             stubs,
             allow_wasi,
             ..
         } = self.options;
-        Imports::new(imports, stubs.clone(), *allow_wasi)
+        Imports::new(imports, items, stubs.clone(), *allow_wasi)
     }
 
     /// Where compiled code is kept.

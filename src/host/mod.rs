@@ -19,7 +19,8 @@ use wasmparser::FuncType;
 
 use crate::error::{Error, TrapReason};
 use crate::module::signature;
-use crate::value::Value;
+use crate::options::{Item, ProvidedItem};
+use crate::value::{Reference, Value};
 use interrupt::Interrupt;
 use speculation::Speculation;
 use stdio::Tape;
@@ -275,17 +276,40 @@ pub enum Binding {
     Missing { help: Option<String> },
 }
 
-/// The rules by which imports find their functions.
+/// Something besides functions that an engine makes where a module imports it, as the import's
+/// type says: no module could export it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// A global that holds this reference of the host.
+    Global(Reference),
+    Tag,
+}
+
+/// The rules by which imports find what they are.
 pub struct Imports {
     functions: BTreeMap<(String, String), Arc<dyn HostFunction>>,
+    made: BTreeMap<(String, String), Made>,
     stubs: Stubs,
     allow_wasi: bool,
 }
 
 impl Imports {
-    /// These functions, WASI where it is allowed, and stubs for the rest.
-    pub fn new(functions: &[config::Import], stubs: Stubs, allow_wasi: bool) -> Imports {
+    /// These functions, references of these items, WASI where it is allowed, and stubs for the rest.
+    pub fn new(
+        functions: &[config::Import],
+        items: &[ProvidedItem],
+        stubs: Stubs,
+        allow_wasi: bool,
+    ) -> Imports {
+        let made = items.iter().filter_map(|item| {
+            let made = match item.item {
+                Item::Tag(_) => Made::Tag,
+                _ => Made::Global(item.reference?),
+            };
+            Some(((item.module.clone(), item.name.clone()), made))
+        });
         Imports {
+            made: made.collect(),
             functions: functions
                 .iter()
                 .map(|i| ((i.module.clone(), i.name.clone()), i.function.clone()))
@@ -293,6 +317,11 @@ impl Imports {
             stubs,
             allow_wasi,
         }
+    }
+
+    /// What an engine is to make for an import that is no function.
+    pub fn made(&self, module: &str, name: &str) -> Option<Made> {
+        self.made.get(&(module.into(), name.into())).copied()
     }
 
     /// Who answers calls of an import of this type: a provided function, a stub that names it in

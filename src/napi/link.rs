@@ -17,13 +17,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use napi::bindgen_prelude::Either3;
 use napi::bindgen_prelude::{FromNapiValue, ToNapiValue, TypeName, Unknown, ValidateNapiValue};
-use napi::{Env, sys};
+use napi::{Either, Env, sys};
 use wasmparser::{FuncType, ValType};
 
-use super::import_failed;
-use crate::error::TrapReason;
+use super::{Thrown, import_failed};
+use crate::error::{Exception, TrapReason};
 use crate::host::interrupt::Interrupt;
 use crate::host::{Caller, HostFunction};
 use crate::module::val_type_name;
@@ -328,8 +327,8 @@ impl JsSide {
         }
     }
 
-    /// Calls `dispatch(index, args, params, results)`, which returns the results, a text where the
-    /// import threw, or the number of the module's exception that it let through.
+    /// Calls `dispatch(index, args, params, results)`, which returns the results, or where the
+    /// import threw: an exception for the module to catch, or a text.
     fn dispatch_call(
         &self,
         index: u32,
@@ -346,17 +345,19 @@ impl JsSide {
                 Vec::<String>::to_napi_value(env, type_names(ty.results()))?,
             ];
             let returned = self.call_dispatch(&arguments)?;
-            Either3::<JsValues, String, u32>::from_napi_value(env, returned)?
-        };
-        let values = match returned {
-            Either3::A(JsValues(values)) => values,
-            Either3::B(message) => return Ok(Err(import_failed(&message))),
-            Either3::C(number) => {
-                return Ok(Err(TrapReason::Exception(Reference::Handle(number))));
+            let mut is_array = false;
+            check(sys::napi_is_array(env, returned, &mut is_array))?;
+            match is_array {
+                true => Ok(JsValues::from_napi_value(env, returned)?),
+                false => Err(Either::<String, Thrown>::from_napi_value(env, returned)?),
             }
         };
-        let typed = with_types(&JsValues(values), ty.results());
-        Ok(typed.ok_or_else(|| import_failed("an import returned values of other types")))
+        Ok(match returned {
+            Ok(values) => with_types(&values, ty.results())
+                .ok_or_else(|| import_failed("an import returned values of other types")),
+            Err(Either::A(message)) => Err(import_failed(&message)),
+            Err(Either::B(thrown)) => Err(exception(thrown)),
+        })
     }
 
     fn call_dispatch(&self, arguments: &[sys::napi_value]) -> napi::Result<sys::napi_value> {
@@ -860,6 +861,30 @@ fn with_type(value: Value, ty: ValType) -> Option<Value> {
         (Value::Ref(Reference::Handle(_) | Reference::Extern(_)), ValType::Ref(_)) => value,
         _ => return None,
     })
+}
+
+/// An exception: by its number, or of a tag whose types index.js knows.
+fn exception(thrown: Thrown) -> TrapReason {
+    let types = thrown.params.iter().flatten().map(|ty| {
+        Some(match ty.as_str() {
+            "i32" => ValType::I32,
+            "i64" => ValType::I64,
+            "f32" => ValType::F32,
+            "f64" => ValType::F64,
+            "externref" => ValType::EXTERNREF,
+            _ => return None,
+        })
+    });
+    let types = types.collect::<Option<Vec<_>>>();
+    let values = thrown.values.unwrap_or(JsValues(Vec::new()));
+    match types.and_then(|types| with_types(&values, &types)) {
+        Some(values) => TrapReason::Exception(Exception {
+            tag: thrown.module.zip(thrown.name),
+            values,
+            number: thrown.number,
+        }),
+        None => import_failed("an import threw an exception of other types"),
+    }
 }
 
 /// The names of value types as index.js knows them.

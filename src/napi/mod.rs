@@ -20,7 +20,6 @@ use napi_derive::napi;
 use crate::error::{Error, TrapReason};
 use crate::host::interrupt::Interrupt;
 use crate::options::{Import, Options};
-use crate::value::Reference;
 use crate::wizer::{Failure, Outcome, Wizer};
 use link::{JsFunction, JsSide, JsValues, Waker};
 use session::{Slot, Step, StepTask};
@@ -47,12 +46,12 @@ pub struct NamedBytes {
     pub bytes: Uint8Array,
 }
 
-/// A memory, table or global that is provided, by the names under which modules import it.
+/// Something that is provided, by the names under which modules import it.
 #[napi(object, object_to_js = false)]
 pub struct ImportItem {
     pub module: String,
     pub name: String,
-    /// `memory`, `table` or `global`.
+    /// `memory`, `table`, `global`, `tag`, `function` or `value`.
     pub kind: String,
     /// Its size in pages or slots; a memory's is that of its contents by default.
     pub size: Option<f64>,
@@ -60,12 +59,16 @@ pub struct ImportItem {
     pub contents: Option<Uint8Array>,
     /// A global's value, alone.
     pub value: Option<JsValues>,
+    /// What a global of host references holds, alone.
+    pub reference: Option<JsValues>,
     /// What it was made as, where that is known: the type of a global or of a table's elements,
     /// whether a global is mutable, a memory shared, and whether addresses have 64 bits.
     pub ty: Option<String>,
     pub mutable: Option<bool>,
     pub shared: Option<bool>,
     pub is_64: Option<bool>,
+    /// The types of a tag's parameters, where they are known.
+    pub params: Option<Vec<String>>,
 }
 
 /// A function that is provided, by the names under which modules import it.
@@ -75,7 +78,8 @@ pub struct ImportName {
     pub name: String,
 }
 
-/// The end of a run: either `wasm` and `report` are there, or `error`. Of a call, `values`.
+/// The end of a run: either `wasm` and `report` are there, or `error`. Of a call, `values`; of a look
+/// into a memory, `bytes`.
 #[napi(object, object_from_js = false)]
 #[derive(Default)]
 pub struct Settled {
@@ -86,6 +90,7 @@ pub struct Settled {
     pub stderr: Option<Buffer>,
     pub error: Option<NativeError>,
     pub values: Option<JsValues>,
+    pub bytes: Option<Buffer>,
 }
 
 /// An error, in plain values.
@@ -102,8 +107,19 @@ pub struct NativeError {
 pub struct CallFailure {
     pub code: String,
     pub message: String,
-    /// The number of the exception that the module threw, if it was one.
-    pub exception: Option<u32>,
+    /// The exception that the module threw, if it was one.
+    pub exception: Option<Thrown>,
+}
+
+/// An exception: of the module, by its number, or of a tag that is provided, by the names of that.
+#[napi(object)]
+pub struct Thrown {
+    pub number: Option<u32>,
+    pub module: Option<String>,
+    pub name: Option<String>,
+    /// The types of the values, where index.js gives them.
+    pub params: Option<Vec<String>>,
+    pub values: Option<JsValues>,
 }
 
 /// A function that is called: an export, or what is in a slot of a table.
@@ -201,6 +217,79 @@ impl Run {
         drop(session);
         let misfit = || napi::Error::from_reason("the arguments do not fit the function");
         self.step(env, Step::Call(name, args.ok_or_else(misfit)?), in_worker)
+    }
+
+    /// Calls what is in a slot of a table of the session.
+    #[napi(catch_unwind)]
+    pub fn call_slot(
+        &self,
+        env: Env,
+        table: Option<String>,
+        slot: BigInt,
+        args: JsValues,
+        in_worker: bool,
+    ) -> napi::Result<AsyncTask<StepTask>> {
+        let slot = slot.get_u64().1;
+        let ty = self.type_in_slot(table.as_deref(), slot)?;
+        let args = link::with_types(&args, ty.params());
+        let misfit = || napi::Error::from_reason("the arguments do not fit the function");
+        let step = Step::CallIndirect(table, slot, args.ok_or_else(misfit)?);
+        self.step(env, step, in_worker)
+    }
+
+    /// The type of a function in a slot of a table of the session. An error says what is not there.
+    /// Not while a step goes on.
+    #[napi(catch_unwind)]
+    pub fn slot_type(&self, table: Option<String>, slot: BigInt) -> napi::Result<FunctionType> {
+        Ok((&self.type_in_slot(table.as_deref(), slot.get_u64().1)?).into())
+    }
+
+    fn type_in_slot(&self, table: Option<&str>, slot: u64) -> napi::Result<wasmparser::FuncType> {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = session.as_mut();
+        let session = session.ok_or_else(|| napi::Error::from_reason("the session is closed"))?;
+        let ty = session.slot_type(table, slot);
+        ty.map_err(|error| napi::Error::from_reason(error.to_string()))
+    }
+
+    /// How many bytes a memory of the session has.
+    #[napi(catch_unwind)]
+    pub fn memory_size(
+        &self,
+        env: Env,
+        name: Option<String>,
+        in_worker: bool,
+    ) -> napi::Result<AsyncTask<StepTask>> {
+        self.step(env, Step::MemorySize(name), in_worker)
+    }
+
+    /// Reads as many bytes of a memory of the session, or those up to the first that is 0.
+    #[napi(catch_unwind)]
+    pub fn read_memory(
+        &self,
+        env: Env,
+        name: Option<String>,
+        address: BigInt,
+        length: Option<BigInt>,
+        in_worker: bool,
+    ) -> napi::Result<AsyncTask<StepTask>> {
+        let length = length.map(|length| length.get_u64().1);
+        let step = Step::ReadMemory(name, address.get_u64().1, length);
+        self.step(env, step, in_worker)
+    }
+
+    /// Writes bytes into a memory of the session.
+    #[napi(catch_unwind)]
+    pub fn write_memory(
+        &self,
+        env: Env,
+        name: Option<String>,
+        address: BigInt,
+        bytes: Uint8Array,
+        in_worker: bool,
+    ) -> napi::Result<AsyncTask<StepTask>> {
+        let step = Step::WriteMemory(name, address.get_u64().1, bytes.to_vec());
+        self.step(env, step, in_worker)
     }
 
     /// Calls an export of a module beside the session's.
@@ -394,7 +483,16 @@ impl Run {
                 code: reason.code().into(),
                 message: reason.to_string(),
                 exception: match reason {
-                    TrapReason::Exception(Reference::Handle(number)) => Some(number),
+                    TrapReason::Exception(exception) => {
+                        let (module, name) = exception.tag.unzip();
+                        Some(Thrown {
+                            number: exception.number,
+                            module,
+                            name,
+                            params: None,
+                            values: Some(JsValues(exception.values)),
+                        })
+                    }
                     _ => None,
                 },
             }),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::link::JsValues;
 use super::{Contents, ImportItem};
 use crate::error::Error;
 use crate::host::stub::{Pattern, Stub};
@@ -13,6 +14,7 @@ use crate::options::{
     CacheLocation, Dir, Engine, Item, KeepInitFunc, Options, Preload, PreloadSource,
     ProvidedGlobal, ProvidedItem, ProvidedMemory, ProvidedTable, Stdin, Stdout,
 };
+use crate::value::Value;
 
 /// The options that JSON can carry, as `index.d.ts` documents them.
 #[derive(Deserialize, Default)]
@@ -221,6 +223,11 @@ fn item(given: ImportItem) -> Result<ProvidedItem, Error> {
     let misfit = || Error::option(format!("`imports` at `{}.{}`", given.module, given.name));
     let whole = |number: f64| number as u64;
     let maximum = given.maximum.map(whole);
+    let value = |value: Option<JsValues>| value.and_then(|value| value.0.first().copied());
+    let reference = match value(given.reference) {
+        Some(Value::Ref(reference)) => Some(reference),
+        _ => None,
+    };
     let item = match given.kind.as_str() {
         "memory" => Item::Memory(ProvidedMemory {
             pages: given.size.map(whole),
@@ -235,19 +242,20 @@ fn item(given: ImportItem) -> Result<ProvidedItem, Error> {
             element: given.ty,
             table64: given.is_64,
         }),
-        _ => {
-            let value = given.value.and_then(|value| value.0.first().copied());
-            Item::Global(ProvidedGlobal {
-                value: value.ok_or_else(misfit)?,
-                ty: given.ty,
-                mutable: given.mutable,
-            })
-        }
+        "global" => Item::Global(ProvidedGlobal {
+            value: value(given.value).ok_or_else(misfit)?,
+            ty: given.ty,
+            mutable: given.mutable,
+        }),
+        "tag" => Item::Tag(given.params),
+        "function" => Item::Function,
+        _ => Item::Value,
     };
     Ok(ProvidedItem {
         module: given.module,
         name: given.name,
         item,
+        reference,
     })
 }
 

@@ -20,7 +20,13 @@ pub enum Step {
     Open(Box<SendWizer>, Vec<u8>),
     Call(String, Vec<Value>),
     CallBeside(String, String, Vec<Value>),
+    CallIndirect(Option<String>, u64, Vec<Value>),
     Global(String),
+    /// How many bytes a memory has.
+    MemorySize(Option<String>),
+    /// As many bytes, or those up to the first that is 0.
+    ReadMemory(Option<String>, u64, Option<u64>),
+    WriteMemory(Option<String>, u64, Vec<u8>),
     Register(String),
     Instantiate(String, Vec<u8>),
     Snapshot,
@@ -51,6 +57,10 @@ impl Task for StepTask {
                 values: Some(JsValues(values)),
                 ..Settled::default()
             },
+            Ok(Stepped::Bytes(bytes)) => Settled {
+                bytes: Some(bytes.into()),
+                ..Settled::default()
+            },
             Ok(Stepped::Written(outcome)) => Ok(*outcome).into(),
             Err(failure) => Err(failure).into(),
         })
@@ -61,6 +71,7 @@ impl Task for StepTask {
 pub enum Stepped {
     Nothing,
     Values(Vec<Value>),
+    Bytes(Vec<u8>),
     Written(Box<crate::wizer::Outcome>),
 }
 
@@ -82,6 +93,26 @@ fn step(slot: &Slot, step: &mut Step) -> Result<Stepped, Box<Failure>> {
         Step::CallBeside(module, name, args) => {
             let called = session.call_beside(module, name, args);
             called.map(Stepped::Values)
+        }
+        Step::CallIndirect(table, slot, args) => {
+            let called = session.call_indirect(table.as_deref(), *slot, args);
+            called.map(Stepped::Values)
+        }
+        Step::MemorySize(name) => {
+            let size = session.memory(name.as_deref()).map(<[u8]>::len);
+            size.map(|size| Stepped::Values(vec![(size as f64).into()]))
+        }
+        Step::ReadMemory(name, address, length) => {
+            let (name, address) = (name.as_deref(), *address);
+            let bytes = match length {
+                Some(length) => session.read_memory(name, address, *length),
+                None => session.read_c_string(name, address),
+            };
+            bytes.map(|bytes| Stepped::Bytes(bytes.to_vec()))
+        }
+        Step::WriteMemory(name, address, bytes) => {
+            let written = session.write_memory(name.as_deref(), *address, bytes);
+            written.map(|()| Stepped::Nothing)
         }
         Step::Global(name) => session.global(name).map(|v| Stepped::Values(vec![v])),
         Step::Register(name) => session.register(name).map(|()| Stepped::Nothing),

@@ -250,6 +250,16 @@ fn reference(item: Item, ty: RefType) -> ConstExpr {
             }
             ConstExpr::extended(made)
         }
+        Item::Global { index, converted } => {
+            let mut made = vec![Instruction::GlobalGet(index)];
+            if converted {
+                made.push(match module::is_external(ty) {
+                    true => Instruction::ExternConvertAny,
+                    false => Instruction::AnyConvertExtern,
+                });
+            }
+            ConstExpr::extended(made)
+        }
     }
 }
 

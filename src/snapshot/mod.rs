@@ -18,7 +18,7 @@ use crate::instrument::{Instrumented, Names};
 use crate::module::{DataSegment, ElementSegment, ExternKind, Module, SegmentMode, val_type_name};
 use crate::value::{Reference, Value};
 use plan::Contents;
-use references::{Functions, Item, TableSnapshot};
+use references::{Item, Referents, TableSnapshot};
 
 /// A live instance of an instrumented module, whoever runs it.
 pub trait State {
@@ -313,7 +313,7 @@ impl<'s> Snapshot<'s> {
         code: &Instrumented,
         origin: &Origin,
         max_segments: usize,
-        identify: impl FnOnce(&mut S) -> Result<Functions, Error>,
+        identify: impl FnOnce(&mut S) -> Result<Referents, Error>,
     ) -> Result<Snapshot<'s>, Error> {
         let mut snapshot = Snapshot::default();
         snapshot.read_references(state, module, origin, identify)?;
@@ -404,7 +404,7 @@ impl<'s> Snapshot<'s> {
         state: &mut S,
         module: &Module<'_>,
         origin: &Origin,
-        identify: impl FnOnce(&mut S) -> Result<Functions, Error>,
+        identify: impl FnOnce(&mut S) -> Result<Referents, Error>,
     ) -> Result<(), Error> {
         let mut globals = Vec::new();
         for (&index, before) in &origin.baseline.globals {
@@ -438,7 +438,15 @@ impl<'s> Snapshot<'s> {
         if globals.is_empty() && tables.is_empty() {
             return Ok(());
         }
-        let functions = identify(state)?;
+        let mut functions = identify(state)?;
+        for (&index, value) in &origin.baseline.globals {
+            if let (Value::Ref(value), Some(global)) = (value, module.globals.get(index))
+                && index < module.globals.imported()
+                && !global.ty.mutable
+            {
+                functions.add_global(index, *value);
+            }
+        }
         for (index, value) in globals {
             let item = functions.of_global(module, index, value)?;
             self.globals.insert(index, Constant::Reference(item));

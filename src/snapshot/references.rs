@@ -6,7 +6,7 @@ use wasmparser::{ConstExpr, HeapType, Operator, RefType, ValType};
 
 use super::{describe_global, unrepresentable};
 use crate::error::Error;
-use crate::module::{ExternKind, Module};
+use crate::module::{ExternKind, Module, is_external};
 use crate::value::{Reference, Value};
 
 /// A reference that a constant expression can make.
@@ -17,19 +17,51 @@ pub enum Item {
     Func(u32),
     /// An unboxed integer; an external one in a place for such references.
     I31(u32),
+    /// What an imported immutable global holds, by its index.
+    Global {
+        index: u32,
+        /// Whether it is external and the place is not, or the place is and it is not.
+        converted: bool,
+    },
 }
 
-/// The index of each function that a reference can be of, by the number that its references have
-/// in this run.
+/// What references can be of: functions and references of the host.
 #[derive(Default)]
-pub struct Functions(HashMap<u64, u32>);
+pub struct Referents {
+    /// The index of each function, by the number that its references have in this run.
+    functions: HashMap<u64, u32>,
+    /// The imported immutable globals that hold references of the host.
+    globals: Vec<(u32, Reference)>,
+}
 
-impl Functions {
+impl Referents {
     /// Takes note of a function. Of several names for one, the first counts.
     pub fn add(&mut self, reference: Reference, index: u32) {
         if let Reference::Func(number) = reference {
-            self.0.entry(number).or_insert(index);
+            self.functions.entry(number).or_insert(index);
         }
+    }
+
+    /// Takes note of what an imported immutable global holds.
+    pub fn add_global(&mut self, index: u32, value: Reference) {
+        if let Reference::Extern(_) = value {
+            self.globals.push((index, value));
+        }
+    }
+
+    /// An imported global from which a place of this type can have a reference of the host.
+    fn global(&self, module: &Module<'_>, reference: Reference, ty: RefType) -> Option<Item> {
+        let mut globals = self.globals.iter().filter(|(_, held)| *held == reference);
+        globals.find_map(|(index, _)| {
+            let ValType::Ref(from) = module.globals.get(*index)?.ty.content_type else {
+                return None;
+            };
+            let fits = ty.is_nullable() || !from.is_nullable();
+            fits.then_some(Item::Global {
+                index: *index,
+                converted: is_external(from) != is_external(ty),
+            })
+        })
     }
 
     /// What can be written for a reference, in a place of this type.
@@ -46,14 +78,17 @@ impl Functions {
         match reference {
             Reference::Null => Ok(Item::Null),
             Reference::I31(value) => Ok(Item::I31(value)),
-            Reference::Func(number) => match self.0.get(&number) {
+            Reference::Func(number) => match self.functions.get(&number) {
                 Some(index) if fits(module, *index, ty) => Ok(Item::Func(*index)),
                 Some(_) => Err("holds an imported function whose import is of a wider type"),
                 None => Err("holds a function that the module neither defines nor imports"),
             },
-            other => {
-                Err(super::untold(Value::Ref(other)).unwrap_or("holds a reference of the host"))
-            }
+            other => match self.global(module, other, ty) {
+                Some(item) => Ok(item),
+                None => Err(super::untold(Value::Ref(other)).unwrap_or(
+                    "holds a reference of the host that no imported immutable global holds",
+                )),
+            },
         }
     }
 
@@ -109,7 +144,7 @@ impl TableSnapshot {
         index: u32,
         slots: &[Reference],
         before: Option<&[Reference]>,
-        functions: &Functions,
+        functions: &Referents,
     ) -> Result<TableSnapshot, Error> {
         let table = module.tables.get(index).expect("a table of the module");
         let initial = match &table.init {

@@ -15,7 +15,7 @@ use crate::options::{
     self, CacheLocation, Dir, Import, Item, KeepInitFunc, Phase, Preload, PreloadCall,
     PreloadSource, ProvidedGlobal, ProvidedItem, ProvidedMemory, ProvidedTable,
 };
-use crate::value::Value;
+use crate::value::{Reference, Value};
 
 /// The options, one by one.
 impl Wizer {
@@ -462,8 +462,11 @@ impl Wizer {
         self.item(module, name, Item::Table(table))
     }
 
-    /// Provides a global that modules may import, with this value: a number of its type, or a
-    /// null reference.
+    /// Provides a global that modules may import, with this value: a number of its type, a null
+    /// reference, or a [reference of the host](Reference::Extern) by a number of your choice.
+    ///
+    /// The output still imports the global. Where the module left that very reference in globals and
+    /// tables of its own, the output has them take it from there.
     ///
     /// ```
     /// let wat = r#"(module (import "env" "base" (global i32))
@@ -523,6 +526,23 @@ impl Wizer {
         Ok(self)
     }
 
+    /// Provides a tag that modules may import, of the type that they ask for. Provided functions
+    /// throw and are given its exceptions as [`Exception`](crate::Exception).
+    ///
+    /// ```
+    /// let wat = r#"(module
+    ///   (import "env" "tag" (tag $tag (param i32)))
+    ///   (func (export "wizer.initialize")
+    ///     (block $catch (result i32)
+    ///       (try_table (result i32) (catch $tag $catch) (throw $tag (i32.const 1))))
+    ///     (drop)))"#;
+    /// wizer::Wizer::new().import_tag("env", "tag").run(wat.as_bytes())?;
+    /// # Ok::<(), wizer::Error>(())
+    /// ```
+    pub fn import_tag(&mut self, module: impl Into<String>, name: impl Into<String>) -> &mut Self {
+        self.item(module, name, Item::Tag(None))
+    }
+
     fn item(
         &mut self,
         module: impl Into<String>,
@@ -530,7 +550,19 @@ impl Wizer {
         item: Item,
     ) -> &mut Self {
         let (module, name) = (module.into(), name.into());
-        self.options.items.push(ProvidedItem { module, name, item });
+        let reference = match item {
+            Item::Global(ProvidedGlobal {
+                value: Value::Ref(reference @ Reference::Extern(_)),
+                ..
+            }) => Some(reference),
+            _ => None,
+        };
+        self.options.items.push(ProvidedItem {
+            module,
+            name,
+            item,
+            reference,
+        });
         self
     }
 

@@ -1,10 +1,12 @@
-//! Memories, tables and globals that a caller provides: each becomes a module of its own, which
-//! exports the thing with the type that the importing module asks for.
+//! Memories, tables, globals and tags that a caller provides, with the types that the importing
+//! module asks for. Each becomes a module of its own, which exports it; but a reference of the host
+//! has no constant expression, and a tag of a module would not be the host's: engines make those.
 
 use wasm_encoder::{
-    ConstExpr, DataSection, ExportKind, ExportSection, GlobalSection, MemorySection, TableSection,
+    ConstExpr, DataSection, ExportKind, ExportSection, GlobalSection, Instruction, MemorySection,
+    TableSection,
 };
-use wasmparser::TypeRef;
+use wasmparser::{HeapType, RefType, TypeRef};
 
 use crate::error::Error;
 use crate::host::stub::{Stub, Stubs};
@@ -35,6 +37,7 @@ pub fn stubs(
                 module: module.into(),
                 name: name.into(),
                 item,
+                reference: None,
             });
         }
     }
@@ -77,9 +80,15 @@ pub fn modules(
     importers: &[&Module<'_>],
 ) -> Result<Vec<(String, Vec<u8>)>, Error> {
     let wanted = |item: &ProvidedItem| {
+        // A function is called there, whoever provides it.
+        let is_called = |ty: &TypeRef| {
+            matches!(item.item, Item::Function)
+                && matches!(ty, TypeRef::Func(_) | TypeRef::FuncExact(_))
+        };
         importers.iter().find_map(|importer| {
-            let mut imports = importer.imports.iter();
-            let import = imports.find(|i| i.module == item.module && i.name == item.name)?;
+            let imports = importer.imports.iter();
+            let mut named = imports.filter(|i| i.module == item.module && i.name == item.name);
+            let import = named.find(|import| !is_called(&import.ty))?;
             Some((importer, import.ty))
         })
     };
@@ -88,15 +97,66 @@ pub fn modules(
         let Some((importer, ty)) = wanted(item) else {
             continue;
         };
-        let bytes = module(item, importer, ty).map_err(|message| Error::ImportType {
+        let made = match is_made(item, importer, ty) {
+            Ok(false) => module(item, importer, ty).map(Some),
+            made => made.map(|_| None),
+        };
+        let made = made.map_err(|message| Error::ImportType {
             module: item.module.clone(),
             name: item.name.clone(),
             message,
         })?;
-        modules.push((item.module.clone(), bytes));
+        modules.extend(made.map(|bytes| (item.module.clone(), bytes)));
     }
     items.retain(|item| wanted(item).is_none());
     Ok(modules)
+}
+
+/// Whether an engine makes what is provided, where a module imports it as this.
+fn is_made(item: &ProvidedItem, importer: &Module<'_>, ty: TypeRef) -> Result<bool, String> {
+    match (&item.item, ty) {
+        (Item::Tag(params), TypeRef::Tag(ty)) => {
+            let wanted = importer.function_type_at(ty.func_type_idx);
+            let wanted = wanted.map_or(&[][..], |ty| ty.params()).iter();
+            let wanted: Vec<_> = wanted.map(|ty| val_type_name(*ty)).collect();
+            match params {
+                Some(found) if *found != wanted => Err(format!(
+                    "the module wants a tag of ({}), and a tag of ({}) is provided",
+                    wanted.join(", "),
+                    found.join(", ")
+                )),
+                _ => Ok(true),
+            }
+        }
+        (Item::Global(global), TypeRef::Global(ty)) => {
+            let name = val_type_name(ty.content_type);
+            has_type(global.ty.as_deref(), &name)?;
+            agrees((global.mutable, ty.mutable, "mutable global"))?;
+            match constant(global.value, ty.content_type) {
+                Some(_) => Ok(false),
+                None if item.reference.is_some() && takes_host(ty.content_type) => Ok(true),
+                None => Err(format!("what is provided is no value of type {name}")),
+            }
+        }
+        // The thing itself, as any value.
+        (_, TypeRef::Global(ty)) if item.reference.is_some() && takes_host(ty.content_type) => {
+            agrees((Some(false), ty.mutable, "mutable global"))?;
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Whether references of the host are values of this type.
+fn takes_host(ty: wasmparser::ValType) -> bool {
+    use wasmparser::AbstractHeapType as H;
+    match ty {
+        wasmparser::ValType::Ref(ty) => match ty.heap_type() {
+            HeapType::Abstract { shared, ty } => !shared && matches!(ty, H::Extern | H::Any),
+            _ => false,
+        },
+        _ => false,
+    }
 }
 
 /// A module that exports one thing.
@@ -172,11 +232,8 @@ fn module(item: &ProvidedItem, importer: &Module<'_>, ty: TypeRef) -> Result<Vec
             out.section(&exports);
         }
         (Item::Global(global), TypeRef::Global(ty)) => {
-            let name = val_type_name(ty.content_type);
-            has_type(global.ty.as_deref(), &name)?;
-            agrees((global.mutable, ty.mutable, "mutable global"))?;
             let value = constant(global.value, ty.content_type)
-                .ok_or_else(|| format!("what is provided is no value of type {name}"))?;
+                .ok_or("it cannot be written as a constant")?;
             let mut globals = GlobalSection::new();
             globals.global(ty.try_into().map_err(|_| "its type is not known")?, &value);
             out.section(&globals);
@@ -211,6 +268,12 @@ fn has_type(found: Option<&str>, wanted: &str) -> Result<(), String> {
 /// A constant expression for a number of JavaScript, or for what has the type already.
 fn constant(value: Value, ty: wasmparser::ValType) -> Option<ConstExpr> {
     use wasmparser::ValType as T;
+    if let (Some(bits), T::Ref(ty)) = (as_i31(value), ty)
+        && takes_i31(ty)
+    {
+        let made = [Instruction::I32Const(bits), Instruction::RefI31];
+        return Some(ConstExpr::extended(made));
+    }
     number(match (value, ty) {
         (Value::F64(bits), T::I32) => Value::I32(to_int32(f64::from_bits(bits))),
         (Value::F64(bits), T::F32) => (f64::from_bits(bits) as f32).into(),
@@ -225,4 +288,27 @@ fn constant(value: Value, ty: wasmparser::ValType) -> Option<ConstExpr> {
         }
         _ => return None,
     })
+}
+
+/// The integer that a value is as an `i31`. A number of JavaScript is one where nothing is lost.
+fn as_i31(value: Value) -> Option<i32> {
+    match value {
+        Value::Ref(Reference::I31(bits)) => Some(bits as i32),
+        Value::F64(bits) => {
+            let number = f64::from_bits(bits);
+            let integer = number as i32;
+            let fits = (-(1 << 30)..1 << 30).contains(&integer);
+            (fits && f64::from(integer).to_bits() == bits).then_some(integer)
+        }
+        _ => None,
+    }
+}
+
+/// Whether an `i31` is a value of this type.
+fn takes_i31(ty: RefType) -> bool {
+    use wasmparser::AbstractHeapType as H;
+    match ty.heap_type() {
+        HeapType::Abstract { ty, .. } => matches!(ty, H::Any | H::Eq | H::I31),
+        _ => false,
+    }
 }

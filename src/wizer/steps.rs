@@ -12,7 +12,7 @@ use crate::module::ExternKind;
 use crate::options::{Options, Phase, PreloadCall};
 use crate::report::Clock;
 use crate::rewrite::rewrite;
-use crate::snapshot::references::Functions;
+use crate::snapshot::references::Referents;
 use crate::snapshot::{Baseline, Found, Origin, Snapshot, State};
 
 /// The instances of a run, each with its state before any of its code ran.
@@ -201,8 +201,8 @@ fn functions(
     engine: &mut dyn Engine,
     run: &Run,
     modules: &Modules<'_>,
-) -> Result<Functions, Error> {
-    let mut functions = Functions::default();
+) -> Result<Referents, Error> {
+    let mut functions = Referents::default();
     let mut read = |instance, prepared: &Prepared<'_>| match prepared.code.functions.is_empty() {
         true => Ok(Vec::new()),
         false => live(engine, instance, prepared).functions(),
