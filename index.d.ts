@@ -196,7 +196,8 @@ export interface WizerOptions {
    * WebAssembly JavaScript API does (`i64` is a BigInt; a reference to a function or an object is an opaque handle, which
    * can be given back). They are synchronous: a returned promise is an error. What one throws ends the run, and no
    * `catch` of the module sees it: it is the `cause` of the {@link WizerError}. But what the module can catch goes on through
-   * the module: an exception of its own that comes from {@link Host.call}, and one of a tag that is given here.
+   * the module: an exception of its own that comes from {@link Host.call}, and one of a tag that is given here. Where nothing
+   * catches that, it is the `cause` of an error with the code `ERR_WIZER_TRAP`.
    *
    * Memories, tables and globals are given as `WebAssembly.Memory`, `Table` and `Global`, as what these are made of
    * (`{ initial: 1 }`), or as the value of a global (any value, where that is of external references). They are copied: the run

@@ -135,11 +135,14 @@ class Job {
       throw new WizerError('the callback `onProgress` threw', options)
     }
     if (!error) return { values, bytes, wasm, ...(report && { report: JSON.parse(report) }), ...output }
-    const { code, wasmBacktrace } = error
+    const { code, wasmBacktrace, exception } = error
     const isPath = this.isText && code === 'ERR_WIZER_INVALID_MODULE'
     const message = isPath ? `${error.message}; a string is a module's text and no path: give the bytes, from \`readFile\`` : error.message
-    const cause =
-      code === 'ERR_WIZER_IMPORT_FAILED' ? this.calls.thrown : code === 'ERR_WIZER_ABORTED' && { value: this.signal?.reason }
+    const cause = {
+      ERR_WIZER_IMPORT_FAILED: () => this.calls.thrown,
+      ERR_WIZER_ABORTED: () => ({ value: this.signal?.reason }),
+      ERR_WIZER_TRAP: () => exception && this.calls.seen(exception),
+    }[code]?.()
     throw new WizerError(message, { code, wasmBacktrace, ...(cause && { cause: cause.value }), ...output })
   }
 }

@@ -276,7 +276,8 @@ describe('a tag', () => {
   it('that nothing catches ends the run', async () => {
     const bytes = guest.replace('(call $catch (i32.const 1))', '(f64.const 0) (call $f)')
     const f = () => { throw new WebAssembly.Exception(tag, [1, 8]) }
-    await failure(wizer(bytes, { imports: { env: { tag, f } } }), 'ERR_WIZER_TRAP')
+    const { cause } = await failure(wizer(bytes, { imports: { env: { tag, f } } }), 'ERR_WIZER_TRAP')
+    assert.deepEqual([cause.is(tag), cause.getArg(tag, 0), cause.getArg(tag, 1)], [true, 1, 8])
     await failure(wizer(guest, { initFunc: 'throw', imports: { env: { tag } } }), 'ERR_WIZER_TRAP')
   })
 
@@ -339,6 +340,54 @@ describe('a tag', () => {
     await wizer(bytes, { imports })
     assert.deepEqual(seen, [thrown])
     assert.equal(seen[0], thrown)
+  })
+
+  it('that JavaScript has beside others is of all that they are not', { skip: !WebAssembly.JSTag || withoutExceptions }, async () => {
+    const bytes = (f) => [`(module
+      (import "env" "js" (tag $js (param externref)))
+      (import "env" "tag" (tag $tag (param i32 f64)))
+      (import "env" "f" (func $f))
+      (import "env" "see" (func $see (param i32)))
+      (func (export "trap") unreachable)
+      (func (export "wizer.initialize")
+        (block $own (result i32 f64)
+          (block $other (result externref)
+            (try_table (catch $js $other) (catch $tag $own) (call $f))
+            (return))
+          (drop) (call $see (i32.const -1)) (return))
+        (drop) (call $see)))`, f]
+    const seen = []
+    const run = ([bytes, f]) => wizer(bytes, { imports: (host) => ({ env: { js: WebAssembly.JSTag, tag, see: (it) => void seen.push(it), f: () => f(host) } }) })
+    await run(bytes(() => { throw new WebAssembly.Exception(tag, [3, 4]) }))
+    await run(bytes(() => { throw new Error('mine') }))
+    assert.deepEqual(seen, [3, -1])
+    // A trap is no exception, nor is what only wizer throws.
+    await failure(run(bytes((host) => host.call('trap'))), 'ERR_WIZER_IMPORT_FAILED')
+    await failure(run(bytes(async () => {})), 'ERR_WIZER_IMPORT_FAILED')
+    // What nothing catches is told.
+    const thrown = new Error('mine')
+    const uncaught = '(module (import "env" "js" (tag (param externref))) (import "env" "f" (func $f)) (func (export "wizer.initialize") (call $f)))'
+    const error = await failure(run([uncaught, () => { throw thrown }]), 'ERR_WIZER_TRAP')
+    assert.equal(error.cause, thrown)
+  })
+
+  it('that has two names is one', async () => {
+    const bytes = `(module
+      (import "one" "tag" (tag $one (param i32)))
+      (import "other" "tag" (tag $other (param i32)))
+      (import "env" "see" (func $see (param i32)))
+      (func (export "wizer.initialize")
+        (block $caught (result i32)
+          (try_table (catch $other $caught) (throw $one (i32.const 5)))
+          unreachable)
+        (call $see)))`
+    const [one, other] = [0, 1].map(() => new WebAssembly.Tag({ parameters: ['i32'] }))
+    const seen = []
+    const env = { see: (it) => void seen.push(it) }
+    await wizer(bytes, { imports: { one: { tag: one }, other: { tag: one }, env } })
+    assert.deepEqual(seen, [5])
+    const { cause } = await failure(wizer(bytes, { imports: { one: { tag: one }, other: { tag: other }, env } }), 'ERR_WIZER_TRAP')
+    assert.ok(cause.is(one) && cause.getArg(one, 0) === 5)
   })
 
   it('is the one for all modules', { skip: withoutExceptions }, async () => {

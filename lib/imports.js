@@ -78,7 +78,8 @@ class ImportCalls {
         const { module, name } = this.names[index]
         // Nobody will wait for it, so nobody else would hear of its failure.
         Promise.resolve(returned).catch(() => {})
-        throw new TypeError(`the import ${module}.${name} returned a promise, but imports must be synchronous`)
+        // V8 would take it for a value: the module must not catch what only wizer throws.
+        throw this.misuse = new TypeError(`the import ${module}.${name} returned a promise, but imports must be synchronous`)
       }
       return toResults(returned, results).map((value, i) => this.values.toWebAssembly(value, results[i]))
     } catch (error) {
@@ -92,22 +93,25 @@ class ImportCalls {
 
   /** The exception that the module can catch, where that was thrown: its own, or one of a tag that was provided. */
   exceptionOf(thrown) {
+    if (thrown === this.misuse) return undefined
     const number = this.exceptions.get(thrown)
     if (number !== undefined) return { number }
     for (const { module, name, tag, params } of this.tags) {
-      const values = thrownBy(thrown, tag, params)
+      // A trap of the module stays one, and nothing catches it.
+      const values = thrown instanceof WizerError ? undefined : thrownBy(thrown, tag, params)
       if (values) return { module, name, params, values: values.map((value, i) => this.values.toWebAssembly(value, params[i])) }
     }
     return undefined
   }
 
-  /** What JavaScript sees of an exception of the module: one of the tag, if that was provided, else the error. */
-  seen({ number, module, name, values }, error) {
+  /** What JavaScript sees of an exception of the module, as `{ value }`, if its tag was provided. */
+  seen({ number, module, name, values }) {
     const known = this.tags.find((tag) => tag.module === module && tag.name === name)
-    const thrown = known ? toThrow(known.tag, values.map((value, i) => this.values.toJavaScript(value, known.params[i]))) : error
+    if (!known) return undefined
+    const value = toThrow(known.tag, values.map((value, i) => this.values.toJavaScript(value, known.params[i])))
     // Thrown again, it is the same one. What JavaScript throws itself has no identity but its own.
-    if (!known || !isOfJavaScript(known.tag)) this.exceptions.set(thrown, number)
-    return thrown
+    if (!isOfJavaScript(known.tag)) this.exceptions.set(value, number)
+    return { value }
   }
 
   /** What imports may do with the instance that is calling them. */
@@ -138,7 +142,11 @@ class ImportCalls {
     this.thrown = undefined
     if (thrown && code === 'ERR_WIZER_IMPORT_FAILED') throw thrown.value
     const error = new WizerError(`the call of ${tell()} failed: ${message}`, { code })
-    throw exception ? this.seen(exception, error) : error
+    if (!exception) throw error
+    const seen = this.seen(exception)
+    if (seen) throw seen.value
+    this.exceptions.set(error, exception.number)
+    throw error
   }
 
   inCall(work) {

@@ -78,15 +78,11 @@ function fails(work) {
 
 /** The values of what was thrown, where that is an exception of this tag; of `params`, its types. */
 function thrownBy(thrown, tag, params) {
-  if (isOfJavaScript(tag)) return [thrown]
-  try {
-    const exception = WebAssembly.Exception.prototype
-    if (!exception.is.call(thrown, tag)) return undefined
-    return params.map((_, i) => exception.getArg.call(thrown, tag, i))
-  } catch {
-    // No exception at all.
-    return undefined
-  }
+  const exception = WebAssembly.Exception.prototype
+  // Everything but the exceptions of all other tags is of JavaScript's own.
+  if (isOfJavaScript(tag)) return fails(() => exception.is.call(thrown, tag)) ? [thrown] : undefined
+  if (fails(() => exception.is.call(thrown, tag)) || !exception.is.call(thrown, tag)) return undefined
+  return params.map((_, i) => exception.getArg.call(thrown, tag, i))
 }
 
 /** What is thrown in JavaScript for an exception of this tag. */

@@ -109,7 +109,8 @@ pub struct ProvidedItem {
     pub module: String,
     pub name: String,
     pub item: Item,
-    /// What a global holds that is of host references: a global's value, or the thing itself.
+    /// What a global of host references holds: a global's value, or else the thing itself, which may
+    /// be provided under several names.
     pub reference: Option<Reference>,
 }
 

@@ -34,8 +34,16 @@ pub struct StoreData {
     handed_out: HashSet<u64>,
     /// The objects of which handles were given out.
     pub(super) objects: Objects,
-    /// The tags that were made, by their two names.
-    tags: Vec<(String, String, Tag)>,
+    /// The tags that were made.
+    tags: Vec<MadeTag>,
+}
+
+/// A tag of the host, by the two names under which it is imported.
+struct MadeTag {
+    names: (String, String),
+    /// What the host knows it by.
+    identity: Option<Reference>,
+    tag: Tag,
 }
 
 /// Which of wasmtime's compilers is used.
@@ -257,14 +265,14 @@ impl Compiler {
             }
             let (from, name) = (import.module(), import.name());
             let made = self.imports.made(from, name);
-            if let Some(made) = made.and_then(|made| make(&mut self.store, made, &import.ty())) {
+            let made = made.and_then(|made| {
+                let names = (from.to_string(), name.to_string());
+                make(&mut self.store, names, made, &import.ty())
+            });
+            if let Some(made) = made {
                 // Whoever imports it next finds the same.
                 let defined = self.linker.define(&self.store, from, name, made.clone());
                 defined.map_err(|e| Error::internal(text(&e)))?;
-                if let Extern::Tag(tag) = made {
-                    let tag = (from.into(), name.into(), tag);
-                    self.store.data_mut().tags.push(tag);
-                }
                 externs.push(made);
                 continue;
             }
@@ -328,8 +336,20 @@ impl Compiler {
         self.store.data_mut().instances.called = Some(self.instances[instance.0].module);
         let result = call(&mut self.store, func, args);
         // Nobody is left to catch it.
-        let _ = self.store.as_context_mut().take_pending_exception();
-        result.map_err(|error| error.tell(label, |error| self.failure(error, Some(label))))
+        let mut scope = RootScope::new(&mut self.store);
+        let thrown = scope.as_context_mut().take_pending_exception();
+        let thrown = thrown.and_then(|thrown| seen(&mut scope, thrown));
+        drop(scope);
+        result.map_err(|error| {
+            error.tell(label, |error| {
+                let thrown = thrown.filter(|_| error.is::<wasmtime::ThrownException>());
+                let mut failure = self.failure(error, Some(label));
+                if let (Error::Trap(trap), Some(exception)) = (&mut failure, thrown) {
+                    trap.reason = TrapReason::Exception(exception);
+                }
+                failure
+            })
+        })
     }
 
     /// The error of something that failed while code of `module` ran.
@@ -821,14 +841,33 @@ impl Caller for CallingGuest<'_, '_> {
 }
 
 /// Something that is made where it is imported as this.
-fn make(store: &mut Store<StoreData>, made: Made, wanted: &wasmtime::ExternType) -> Option<Extern> {
+fn make(
+    store: &mut Store<StoreData>,
+    names: (String, String),
+    made: Made,
+    wanted: &wasmtime::ExternType,
+) -> Option<Extern> {
     Some(match (made, wanted) {
         (Made::Global(reference), wasmtime::ExternType::Global(ty)) => {
             let mut store = RootScope::new(store);
             let value = to_val(&mut store, Value::Ref(reference), ty.content()).ok()?;
             Global::new(&mut store, ty.clone(), value).ok()?.into()
         }
-        (Made::Tag, wasmtime::ExternType::Tag(ty)) => Tag::new(store, ty).ok()?.into(),
+        (Made::Tag(identity), wasmtime::ExternType::Tag(ty)) => {
+            // One that has two names is still one.
+            let mut known = store.data().tags.iter();
+            let known = known.find(|known| identity.is_some() && known.identity == identity);
+            let tag = match known {
+                Some(known) => known.tag,
+                None => Tag::new(&mut *store, ty).ok()?,
+            };
+            store.data_mut().tags.push(MadeTag {
+                names,
+                identity,
+                tag,
+            });
+            tag.into()
+        }
         _ => return None,
     })
 }
@@ -855,12 +894,12 @@ fn throw(
         return store.as_context_mut().throw(exception);
     }
     let misfit = |message: String| TrapReason::Host(message.into());
-    let tag = exception.tag.as_ref();
-    let (module, name) = tag.ok_or_else(|| misfit("an exception of another run".into()))?;
+    let names = exception.tag.as_ref();
+    let names = names.ok_or_else(|| misfit("an exception of another run".into()))?;
     let mut tags = store.as_context().data().tags.iter();
-    let tag = tags.find(|(m, n, _)| (m, n) == (module, name));
-    let tag = tag.map(|(_, _, tag)| *tag);
+    let tag = tags.find(|made| made.names == *names).map(|made| made.tag);
     let tag = tag.ok_or_else(|| {
+        let (module, name) = names;
         misfit(format!(
             "an exception was thrown of a tag that no module imports, `{module}::{name}`"
         ))
@@ -886,8 +925,8 @@ fn seen(
     let number = objects::keep(&mut store, &exception.into());
     let tag = exception.tag(&mut store).ok()?;
     let mut tags = store.as_context().data().tags.iter();
-    let made = tags.find(|(_, _, of)| Tag::eq(of, &tag, &store));
-    let tag = made.map(|(module, name, _)| (module.clone(), name.clone()));
+    let made = tags.find(|made| Tag::eq(&made.tag, &tag, &store));
+    let tag = made.map(|made| made.names.clone());
     let fields = match tag {
         Some(_) => exception.fields(&mut store).ok()?.collect(),
         None => Vec::new(),

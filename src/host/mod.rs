@@ -282,7 +282,8 @@ pub enum Binding {
 pub enum Made {
     /// A global that holds this reference of the host.
     Global(Reference),
-    Tag,
+    /// A tag: the same one for all names with the same reference.
+    Tag(Option<Reference>),
 }
 
 /// The rules by which imports find what they are.
@@ -303,7 +304,7 @@ impl Imports {
     ) -> Imports {
         let made = items.iter().filter_map(|item| {
             let made = match item.item {
-                Item::Tag(_) => Made::Tag,
+                Item::Tag(_) => Made::Tag(item.reference),
                 _ => Made::Global(item.reference?),
             };
             Some(((item.module.clone(), item.name.clone()), made))

@@ -100,6 +100,8 @@ pub struct NativeError {
     pub message: String,
     /// The frames of the module's code, innermost first, where there are some.
     pub wasm_backtrace: Option<Vec<String>>,
+    /// The exception that nothing caught, if it was one.
+    pub exception: Option<Thrown>,
 }
 
 /// Why a call of an export failed.
@@ -482,19 +484,7 @@ impl Run {
             Err(reason) => napi::Either::B(CallFailure {
                 code: reason.code().into(),
                 message: reason.to_string(),
-                exception: match reason {
-                    TrapReason::Exception(exception) => {
-                        let (module, name) = exception.tag.unzip();
-                        Some(Thrown {
-                            number: exception.number,
-                            module,
-                            name,
-                            params: None,
-                            values: Some(JsValues(exception.values)),
-                        })
-                    }
-                    _ => None,
-                },
+                exception: (&reason).into(),
             }),
         })
     }
@@ -589,7 +579,27 @@ impl From<&Error> for NativeError {
                 ),
                 _ => None,
             },
+            exception: match error {
+                Error::Trap(trap) => (&trap.reason).into(),
+                _ => None,
+            },
         }
+    }
+}
+
+impl From<&TrapReason> for Option<Thrown> {
+    fn from(reason: &TrapReason) -> Self {
+        let TrapReason::Exception(exception) = reason else {
+            return None;
+        };
+        let (module, name) = exception.tag.clone().unzip();
+        Some(Thrown {
+            number: exception.number,
+            module,
+            name,
+            params: None,
+            values: Some(JsValues(exception.values.clone())),
+        })
     }
 }
 
