@@ -2,7 +2,7 @@
 
 // A memory of a session, as `session.memory()` gives it. Documented in index.d.ts.
 
-const { isMainThread } = require('node:worker_threads')
+const { isMainThread } = require('./node.js').workerThreads
 const { optionError, toBytes } = require('./options.js')
 const { toBigInt } = require('./values.js')
 
