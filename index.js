@@ -115,8 +115,12 @@ class Job {
     }
   }
 
-  start() {
-    return this.during((run) => run.start(this.wasm, !isMainThread))
+  async start() {
+    try {
+      return await this.during((run) => run.start(this.wasm, !isMainThread))
+    } finally {
+      this.run.over()
+    }
   }
 
   startSync() {
@@ -125,6 +129,7 @@ class Job {
       return this.outcome(this.run.runSync(this.wasm))
     } finally {
       unlisten()
+      this.run.over()
     }
   }
 
@@ -275,7 +280,11 @@ class Session {
   async close() {
     if (this.#closed) return
     // Also where the signal was aborted.
-    const closed = this.#step(() => this.#job.run.close(!isMainThread))
+    const closed = this.#step(async () => {
+      const { run } = this.#job
+      await run.close(!isMainThread)
+      run.over()
+    })
     this.#closed = true
     await closed
   }

@@ -371,7 +371,7 @@ describe('the functions', () => {
 
   it('leave a report of how often they were called', async () => {
     const { report } = await snapshot(CALLER, during(() => {}))
-    assert.deepEqual(report.hostCalls, [{ module: 'test', name: 'f', calls: 1 }])
+    assert.deepEqual(report.hostCalls, [{ module: 'test', name: 'f', calls: 1, stub: false }])
   })
 })
 

@@ -103,6 +103,17 @@ describe('imports', () => {
     }
   })
 
+  it('only their own functions and methods are offered', async () => {
+    const env = elsewhere('({ plain: { own() {} }, ofClass: new (class { own() {} })() })')
+    for (const names of [env.plain, env.ofClass]) {
+      const calls = (name) => `(module (import "env" "${name}" (func $f)) (func (export "wizer.initialize") (call $f)))`
+      await wizer(calls('own'), { imports: { env: names } })
+      for (const name of ['toString', 'valueOf', 'hasOwnProperty', 'constructor']) {
+        await assert.rejects(wizer(calls(name), { imports: { env: names } }), { code: 'ERR_WIZER_IMPORT_MISSING' }, name)
+      }
+    }
+  })
+
   it('what they throw is the cause', async () => {
     const imports = { env: { f: elsewhere('() => { throw new RangeError("theirs") }') } }
     const guest = '(module (import "env" "f" (func $f)) (func (export "wizer.initialize") (call $f)))'

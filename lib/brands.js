@@ -23,4 +23,7 @@ const isTable = hasSlot(WebAssembly.Table, 'length')
 /** But one of vectors, whose value JavaScript cannot read. */
 const isGlobal = hasSlot(WebAssembly.Global, 'value')
 
-module.exports = { isAnyArrayBuffer, isGlobal, isMemory, isSharedArrayBuffer, isTable, isUint8Array }
+/** Whether it is the `Object.prototype` of some realm. */
+const isObjectPrototype = (object) => Object.getPrototypeOf(object) === null && Object.hasOwn(object, '__lookupGetter__')
+
+module.exports = { isAnyArrayBuffer, isGlobal, isMemory, isObjectPrototype, isSharedArrayBuffer, isTable, isUint8Array }

@@ -3,7 +3,7 @@
 // Calls of JavaScript functions by a module.
 
 const { isMarkedAsUntransferable, markAsUntransferable } = require('./node.js').workerThreads
-const { isAnyArrayBuffer, isGlobal, isMemory, isSharedArrayBuffer, isTable } = require('./brands.js')
+const { isAnyArrayBuffer, isGlobal, isMemory, isObjectPrototype, isSharedArrayBuffer, isTable } = require('./brands.js')
 const { WizerError } = require('./error.js')
 const { toBytes } = require('./options.js')
 const { isOfJavaScript, isTag, paramsOf, thrownBy, toThrow } = require('./tags.js')
@@ -176,7 +176,7 @@ function toSlot(slot) {
 function methods(object) {
   // The first property of a name hides those further up, whatever it is.
   const found = new Map()
-  for (let at = object; at !== null && at !== Object.prototype; at = Object.getPrototypeOf(at)) {
+  for (let at = object; at !== null && !isObjectPrototype(at); at = Object.getPrototypeOf(at)) {
     for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(at))) {
       if (!found.has(name)) found.set(name, value)
     }

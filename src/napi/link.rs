@@ -233,6 +233,8 @@ pub struct JsSide {
     interrupt: Arc<Interrupt>,
     /// Whether more steps may follow the one that goes on.
     goes_on: Cell<bool>,
+    /// How many bytes JavaScript's collector was told of.
+    held: Cell<i64>,
     /// How many imports are being called.
     depth: Cell<usize>,
     views: RefCell<Vec<View>>,
@@ -260,6 +262,7 @@ pub fn pair(
         worker: Arc::clone(&worker),
         interrupt,
         goes_on: Cell::new(false),
+        held: Cell::new(0),
         depth: Cell::new(0),
         views: RefCell::default(),
     });
@@ -398,9 +401,7 @@ impl JsSide {
     /// Asks the module's thread, and serves it until the answer comes.
     fn ask(&self, message: ToWorker) -> napi::Result<Answer> {
         if self.depth.get() == 0 {
-            return Err(napi::Error::from_reason(
-                "the instance can be used only while it calls an import",
-            ));
+            return Err(only_while_calling());
         }
         self.send(message);
         loop {
@@ -530,6 +531,15 @@ impl JsSide {
         self.close();
     }
 
+    /// Tells JavaScript's collector how much memory goes with the run, or it would not look for runs
+    /// that were dropped before there are thousands of them.
+    pub fn holds(&self, bytes: i64) {
+        let change = bytes - self.held.replace(bytes);
+        let mut total = 0;
+        // SAFETY: `env` is the environment of this thread. Without the hint, all goes on.
+        unsafe { sys::napi_adjust_external_memory(self.env, change, &mut total) };
+    }
+
     /// This is a session, of which more steps may follow.
     pub fn goes_on(&self) {
         self.goes_on.set(true);
@@ -543,6 +553,7 @@ impl JsSide {
 
 impl Drop for JsSide {
     fn drop(&mut self) {
+        self.holds(0);
         // SAFETY: made in this environment, and deleted once, on its thread. Removing a hook that
         // has run already does nothing.
         unsafe {
@@ -954,6 +965,11 @@ fn in_scope<T>(env: sys::napi_env, work: impl FnOnce() -> napi::Result<T>) -> na
         sys::napi_close_handle_scope(env, scope);
         result
     }
+}
+
+/// The error of who uses an instance at another time.
+pub fn only_while_calling() -> napi::Error {
+    napi::Error::from_reason("the instance can be used only while it calls an import")
 }
 
 /// How many times a reference counts: whether it keeps its value from being collected.

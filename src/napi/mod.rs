@@ -9,6 +9,7 @@ mod link;
 mod options;
 mod session;
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
@@ -149,13 +150,22 @@ pub struct FunctionType {
     pub results: Vec<String>,
 }
 
+/// What a session takes besides its modules, roughly: a store with its stacks and tables.
+const SESSION_BYTES: i64 = 256 << 10;
+
 /// One run, from JavaScript's side.
 #[napi]
 pub struct Run {
-    options: Options,
-    js: Rc<JsSide>,
+    /// Until it is over: the object may be collected long after.
+    live: RefCell<Option<Live>>,
     interrupt: Arc<Interrupt>,
     session: Slot,
+}
+
+/// What a run takes as long as it goes on.
+struct Live {
+    options: Options,
+    js: Rc<JsSide>,
 }
 
 #[napi]
@@ -185,8 +195,7 @@ impl Run {
             options.progress = Some(Arc::new(move |phase| worker.progress(phase)));
         }
         Ok(Run {
-            options,
-            js,
+            live: RefCell::new(Some(Live { options, js })),
             interrupt,
             session: Slot::default(),
         })
@@ -200,7 +209,8 @@ impl Run {
         wasm: Uint8Array,
         in_worker: bool,
     ) -> napi::Result<AsyncTask<StepTask>> {
-        let wizer = Box::new(SendWizer(Wizer::with_options(self.options.clone())));
+        let wizer = Box::new(self.wizer()?);
+        self.js()?.holds(SESSION_BYTES + 4 * wasm.len() as i64);
         self.step(env, Step::Open(wizer, wasm.to_vec()), in_worker)
     }
 
@@ -386,12 +396,25 @@ impl Run {
         link::type_names(&[ty]).pop()
     }
 
+    fn js(&self) -> napi::Result<Rc<JsSide>> {
+        let js = self.live.borrow().as_ref().map(|live| Rc::clone(&live.js));
+        js.ok_or_else(link::only_while_calling)
+    }
+
+    fn wizer(&self) -> napi::Result<SendWizer> {
+        let live = self.live.borrow();
+        let options = live.as_ref().map(|live| live.options.clone());
+        let options = options.ok_or_else(link::only_while_calling)?;
+        Ok(SendWizer(Wizer::with_options(options)))
+    }
+
     fn step(&self, env: Env, step: Step, in_worker: bool) -> napi::Result<AsyncTask<StepTask>> {
-        self.js.goes_on();
+        let js = self.js()?;
+        js.goes_on();
         Ok(AsyncTask::new(StepTask {
             slot: Arc::clone(&self.session),
             step,
-            waker: Waker::new(env.raw(), &self.js, in_worker)?,
+            waker: Waker::new(env.raw(), &js, in_worker)?,
         }))
     }
 
@@ -407,18 +430,17 @@ impl Run {
         Ok(AsyncTask::new(Job {
             // JavaScript may change or transfer its buffer while another thread reads.
             wasm: wasm.to_vec(),
-            wizer: SendWizer(Wizer::with_options(self.options.clone())),
-            _waker: Waker::new(env.raw(), &self.js, in_worker)?,
+            wizer: self.wizer()?,
+            _waker: Waker::new(env.raw(), &self.js()?, in_worker)?,
         }))
     }
 
     /// Runs to the end, and calls JavaScript on this thread in between.
     #[napi(catch_unwind)]
-    pub fn run_sync(&self, wasm: Uint8Array) -> Settled {
+    pub fn run_sync(&self, wasm: Uint8Array) -> napi::Result<Settled> {
         let wasm: &[u8] = &wasm;
-        let wizer = SendWizer(Wizer::with_options(self.options.clone()));
-        std::thread::scope(|scope| {
-            let js = &self.js;
+        let (wizer, js) = (self.wizer()?, self.js()?);
+        let settled = std::thread::scope(|scope| {
             let done = js.done_sender();
             let thread = std::thread::Builder::new()
                 .name("wizer-sync".into())
@@ -434,14 +456,21 @@ impl Run {
                 }
                 Err(error) => Err(Error::internal(format!("no thread to run on: {error}")).into()),
             }
-        })
-        .into()
+        });
+        Ok(settled.into())
     }
 
     /// Tells JavaScript what it has not been told yet.
     #[napi(catch_unwind)]
-    pub fn flush(&self) {
-        self.js.serve_waiting();
+    pub fn flush(&self) -> napi::Result<()> {
+        self.js()?.serve_waiting();
+        Ok(())
+    }
+
+    /// Gives back what the run took: it is over, and no step follows.
+    #[napi(catch_unwind)]
+    pub fn over(&self) {
+        self.live.take();
     }
 
     /// Ends the run as soon as possible.
@@ -454,21 +483,23 @@ impl Run {
     /// about to exit.
     #[napi(catch_unwind)]
     pub fn abandon(&self) {
-        self.js.abandon();
+        if let Ok(js) = self.js() {
+            js.abandon();
+        }
     }
 
     /// The bytes of a memory of the instance whose import is being called. An error says which
     /// there are.
     #[napi(catch_unwind)]
     pub fn memory<'e>(&self, env: &'e Env, name: Option<String>) -> napi::Result<Unknown<'e>> {
-        self.js.memory(env, name)
+        self.js()?.memory(env, name)
     }
 
     /// The type of a function of the instance whose import is being called. An error says what is
     /// not there.
     #[napi(catch_unwind)]
     pub fn function_type(&self, callee: Callee) -> napi::Result<FunctionType> {
-        Ok((&self.js.function_type(callee.into())?).into())
+        Ok((&self.js()?.function_type(callee.into())?).into())
     }
 
     /// Calls a function of the instance whose import is being called. Returns an error's text
@@ -479,7 +510,7 @@ impl Run {
         callee: Callee,
         args: JsValues,
     ) -> napi::Result<napi::Either<JsValues, CallFailure>> {
-        Ok(match self.js.call(callee.into(), args)? {
+        Ok(match self.js()?.call(callee.into(), args)? {
             Ok(values) => napi::Either::A(values),
             Err(reason) => napi::Either::B(CallFailure {
                 code: reason.code().into(),
