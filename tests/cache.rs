@@ -173,16 +173,17 @@ fn large(mark: u8, imports: &str, init: &str) -> String {
 }
 
 const IMPORTS: &str = r#"
-    (import "wasi_snapshot_preview1" "fd_sync" (func $sync (param i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_read"
+        (func $read (param i32 i32 i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "fd_write"
         (func $write (param i32 i32 i32 i32) (result i32)))"#;
 
-/// Prints, and asks for what a run that may be thrown away must not do.
+/// Prints, and then waits for input, which a run that may be thrown away must not do.
 const PRINT: &str = r#"
     (i32.store (i32.const 8) (i32.const 64))
     (i32.store (i32.const 12) (i32.const 16))
     (drop (call $write (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 16)))
-    (drop (call $sync (i32.const 1)))"#;
+    (drop (call $read (i32.const 0) (i32.const 8) (i32.const 1) (i32.const 16)))"#;
 
 /// Takes an interpreter seconds.
 const LONG: &str = r#"
