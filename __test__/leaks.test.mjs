@@ -5,10 +5,10 @@ import { describe, it } from 'node:test'
 import { measureAll, names } from './helpers/leaks.mjs'
 
 const FIRST = 500
-const RUNS = 2_500
+const RUNS = 1_500
 
 /** A run that stayed would be more than 1,000 bytes in the heap, and more outside of it; code that V8 makes meanwhile is some. */
-const BYTES_OF_HEAP = 300
+const BYTES_OF_HEAP = 600
 
 /** Far less than what would stay, and far more than what a process takes in passing. */
 const RESIDENT = 24e6
