@@ -31,9 +31,9 @@ export interface WizerOptions {
 
   /**
    * Whether the output still exports the initialization function. With `'empty'` it does, and so does a reactor's
-   * `_initialize`, and a call of them does nothing: for glue code and hosts that make this call themselves. A rename of
-   * such an export is of what does nothing; one that overwrites it wins. A function that returns something cannot be
-   * replaced so (`ERR_WIZER_OPTION`).
+   * `_initialize` (and `__wasm_apply_data_relocs` where it was called), and a call of them does nothing: for glue code
+   * and hosts that make this call themselves. A rename of such an export is of what does nothing; one that overwrites it
+   * wins. A function that returns something cannot be replaced so (`ERR_WIZER_OPTION`).
    *
    * @example 'empty'
    * @default false

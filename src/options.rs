@@ -68,7 +68,8 @@ pub enum KeepInitFunc {
     No,
     /// It stays as it is.
     Yes,
-    /// It stays, of a function that does nothing; and so does `_initialize`.
+    /// It stays, of a function that does nothing; and so do `_initialize`, and
+    /// `__wasm_apply_data_relocs` where it was called.
     Empty,
 }
 

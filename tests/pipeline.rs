@@ -254,6 +254,134 @@ fn names_of_segments_that_are_gone_are_gone() {
     assert!(structure::data_names(&structure::sections(&output)).is_empty());
 }
 
+/// A module with a place in memory that its loader gives it, and a `dylink.0` section that tells of
+/// exports and more; `own` are exports that Emscripten's main modules have.
+fn linked_dynamically(imports: &str, own: &str) -> Vec<u8> {
+    wat(&format!(
+        r#"(module
+          (@dylink.0
+            (mem-info (memory 16 2) (table 1 0))
+            (needed "libc.so" "libm.so")
+            (export-info "wizer.initialize" binding-weak)
+            (export-info "old" tls)
+            (export-info "stays" binding-weak)
+            (import-info "env" "f" binding-weak)
+            (runtime-path "/lib"))
+          {imports}
+          (memory (export "memory") 1)
+          (func (export "wizer.initialize") (i32.store8 (i32.const 8) (i32.const 1)))
+          (func (export "old")) (func (export "stays")) (func (export "new"))
+          {own})"#
+    ))
+}
+
+const BASE: &str = r#"(import "env" "__memory_base" (global i32))"#;
+
+#[test]
+fn what_dynamic_linkers_are_told_of_exports_stays_true() {
+    use wasmparser::{Dylink0SectionReader, Dylink0Subsection as Told, SymbolFlags};
+    let stack = r#"(func (export "_emscripten_stack_restore") (param i32))"#;
+    // One has its place itself; the other is a main module, whose loader always gives it the same.
+    for wasm in [linked_dynamically("", ""), linked_dynamically(BASE, stack)] {
+        let mut wizer = Wizer::new();
+        let wizer = wizer.func_rename("new", "old");
+        let wizer = wizer.import_global("env", "__memory_base", Value::I32(1024));
+        let outcome = wizer.snapshot(&wasm).unwrap();
+        assert_eq!(outcome.report.warnings, [""; 0]);
+        assert_eq!(outcome.report.dropped_sections, [""; 0]);
+        let [before, after] = [&wasm, &outcome.wasm].map(|wasm| structure::sections(wasm));
+        assert_eq!(
+            after.all[0].1,
+            Some("dylink.0"),
+            "loaders want it to be the first"
+        );
+        let told = |contents| {
+            let mut reader = wasmparser::BinaryReader::new(contents, 0);
+            reader.read_string().unwrap();
+            let start = reader.original_position();
+            let rest = wasmparser::BinaryReader::new(&contents[start..], 0);
+            let told: Result<Vec<_>, _> = Dylink0SectionReader::new(rest).collect();
+            told.unwrap()
+        };
+        let [before, after] = [&before, &after].map(|sections| told(sections.all[0].2));
+        assert_eq!(before.len(), after.len());
+        for (before, after) in before.iter().zip(&after) {
+            if let (Told::ExportInfo(_), Told::ExportInfo(exports)) = (before, after) {
+                let exports: Vec<_> = exports.iter().map(|e| (e.name, e.flags)).collect();
+                let (tls, weak) = (SymbolFlags::TLS, SymbolFlags::BINDING_WEAK);
+                assert_eq!(exports, [("new", tls), ("stays", weak)]);
+            } else {
+                assert_eq!(format!("{before:?}"), format!("{after:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_library_that_is_initialized_for_one_place_is_none_any_more() {
+    let wasm = linked_dynamically(BASE, "");
+    let mut wizer = Wizer::new();
+    let wizer = wizer.import_global("env", "__memory_base", Value::I32(4096));
+    let report = wizer.snapshot(&wasm).unwrap().report;
+    assert_eq!(report.dropped_sections, ["dylink.0"]);
+    let [warning] = &report.warnings[..] else {
+        panic!("{:?}", report.warnings);
+    };
+    assert!(warning.contains("`dylink.0` was left out"), "{warning}");
+    assert_eq!(report.assumed_globals, ["env::__memory_base"]);
+}
+
+/// As a dynamic loader does: pointers are put right, then the constructors run.
+#[test]
+fn relocations_that_were_applied_are_not_applied_again() {
+    let wasm = wat(r#"(module
+          (memory (export "memory") 1)
+          (func (export "__wasm_apply_data_relocs") (i32.store (i32.const 0) (i32.const 1024)))
+          (func (export "__wasm_call_ctors")
+            (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 8))))
+          (func (export "pointer") (result i32) (i32.load (i32.const 0))))"#);
+    let mut wizer = Wizer::new();
+    let wizer = wizer.init_func("__wasm_call_ctors");
+    let wizer = wizer.invoke("__wasm_apply_data_relocs", &[]);
+    let output = wizer
+        .keep_init_func(KeepInitFunc::Empty)
+        .run(&wasm)
+        .unwrap();
+    let mut instance = Judge::new(&[]).instantiate(&output).unwrap();
+    for name in ["__wasm_apply_data_relocs", "__wasm_call_ctors"] {
+        assert_eq!(instance.call(name), Ended::Returned(vec![]));
+    }
+    assert_eq!(
+        instance.call("pointer"),
+        Ended::Returned(vec![Seen::Number("i32", 1032)])
+    );
+}
+
+#[test]
+fn a_source_map_whose_places_moved_is_a_warning() {
+    let module = |grows: &str| {
+        wat(&format!(
+            r#"(module (@custom "sourceMappingURL" "\05a.map")
+              (memory 127 1000)
+              (func (export "kept")) (func (export "wizer.initialize")
+                (drop (memory.grow (i32.const {grows})))))"#
+        ))
+    };
+    // Without the export the code begins earlier in the file, and with a longer size later.
+    for (grows, shift) in [("0", 0), ("1", 1)] {
+        let wasm = module(grows);
+        let mut wizer = Wizer::new();
+        let outcome = wizer.keep_init_func(true).snapshot(&wasm).unwrap();
+        assert_eq!(outcome.report.code_shift, shift);
+        let warnings = outcome.report.warnings;
+        assert_eq!(warnings.len() as i64, shift, "{warnings:?}");
+        assert!(
+            warnings.iter().all(|w| w.contains("moved by 1 byte")),
+            "{warnings:?}"
+        );
+    }
+}
+
 #[test]
 fn only_functions_that_need_it_are_declared() {
     const ELEMENT: u8 = 9;

@@ -70,6 +70,17 @@ pub struct Section {
     pub contents: Range<usize>,
 }
 
+/// One custom section.
+pub struct Custom<'a> {
+    pub name: &'a str,
+    /// Its place in [`Module::sections`].
+    pub position: usize,
+    /// Its contents, the name included.
+    pub contents: &'a [u8],
+    /// Where in them the name ends.
+    pub start: usize,
+}
+
 /// The items of one kind, the imported ones first: an *index space* of the specification.
 #[derive(Clone, Debug)]
 pub struct IndexSpace<T> {
@@ -265,6 +276,22 @@ impl<'a> Module<'a> {
     /// The contents of a section.
     pub fn contents(&self, section: &Section) -> &'a [u8] {
         &self.bytes[section.contents.clone()]
+    }
+
+    /// The custom sections whose names can be read, in order.
+    pub fn customs(&self) -> impl Iterator<Item = Custom<'a>> {
+        let sections = self.sections.iter().enumerate();
+        let customs = sections.filter(|(_, section)| section.id == section::CUSTOM);
+        customs.filter_map(|(position, section)| {
+            let contents = self.contents(section);
+            let mut reader = wasmparser::BinaryReader::new(contents, 0);
+            Some(Custom {
+                name: reader.read_string().ok()?,
+                position,
+                contents,
+                start: reader.original_position(),
+            })
+        })
     }
 
     /// The export of this name.

@@ -26,6 +26,7 @@
 //!   (data (i32.const 1024) "\07"))
 //! ```
 
+mod dylink;
 mod elements;
 mod guarded;
 mod names;
@@ -38,11 +39,12 @@ use wasmparser::{RefType, TypeRef, ValType};
 
 use crate::added::Functions;
 use crate::error::Error;
-use crate::module::{self, Export, ExternKind, Module, SegmentMode, section};
+use crate::module::{self, ExternKind, Module, SegmentMode, section};
 use crate::snapshot::references::Item;
 use crate::snapshot::{Constant, Snapshot};
 use crate::splice::{Rope, Splice, leading_count_len};
 use crate::value::Value;
+use names::Customs;
 
 /// The largest output, in bytes: 1 GiB, the limit of engines on a module (V8's
 /// `kV8MaxWasmModuleSize`, wasmparser's `MAX_WASM_MODULE_SIZE`).
@@ -59,13 +61,25 @@ pub struct Exports {
     pub rename: BTreeMap<String, String>,
 }
 
+impl Exports {
+    /// The name that an export has in the output, if it is there. A rename wins over a removal.
+    fn name<'n>(&'n self, export: &'n str) -> Option<&'n str> {
+        if let Some(new) = self.rename.get(export) {
+            return Some(new);
+        }
+        let is_overwritten = self.rename.values().any(|new| new == export);
+        let is_removed = is_overwritten || self.remove.iter().any(|name| name == export);
+        (!is_removed).then_some(export)
+    }
+}
+
 /// The initialized module.
 pub struct Rewritten {
     pub bytes: Vec<u8>,
     /// How far function bodies moved from their place in the input, in bytes.
     pub code_shift: i64,
-    /// The custom sections that no longer told the truth.
-    pub dropped_sections: Vec<String>,
+    /// What became of the custom sections.
+    pub customs: Customs,
     /// How many data segments it has.
     pub data_segments: usize,
     /// How far function bodies moved within the code section, in bytes: more functions may take a
@@ -99,7 +113,7 @@ pub fn rewrite(
         Some(guard) => guarded::write(module, snapshot, guard, &mut added, &mut splice)?,
     };
     added.write(&mut splice);
-    let dropped_sections = names::customs(module, &elements, &data, &mut splice);
+    let customs = names::customs(module, exports, &elements, &data, &mut splice);
 
     let spliced = splice.finish();
     within_limit(spliced.bytes.len())?;
@@ -112,7 +126,7 @@ pub fn rewrite(
     Ok(Rewritten {
         bytes: spliced.bytes,
         code_shift,
-        dropped_sections,
+        customs,
         data_segments: data_segments as usize,
         moved_bodies,
     })
@@ -262,7 +276,6 @@ fn exports<'a>(
     if policy.remove.is_empty() && policy.empty.is_empty() && policy.rename.is_empty() {
         return Vec::new();
     }
-    let is_in = |names: &[String], export: &Export<'_>| names.iter().any(|n| n == export.name);
     // By type: none of them tells which function it is of.
     let mut empty_functions = BTreeMap::new();
     let mut empty = |of: u32| {
@@ -272,13 +285,10 @@ fn exports<'a>(
     };
     let mut kept: Vec<(&str, ExternKind, u32)> = Vec::new();
     for export in &module.exports {
-        let renamed = policy.rename.get(export.name);
-        let is_overwritten = policy.rename.values().any(|new| new == export.name);
-        if renamed.is_none() && (is_overwritten || is_in(&policy.remove, export)) {
+        let Some(name) = policy.name(export.name) else {
             continue;
-        }
-        let name = renamed.map_or(export.name, String::as_str);
-        let index = match is_in(&policy.empty, export) {
+        };
+        let index = match policy.empty.iter().any(|empty| empty == export.name) {
             true => empty(export.index),
             false => export.index,
         };

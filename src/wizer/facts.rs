@@ -10,6 +10,10 @@ use crate::rewrite::Rewritten;
 use crate::snapshot::references::Item;
 use crate::snapshot::{Constant, MemorySnapshot, Snapshot};
 
+/// The custom section that names a source map. Engines count its columns from the file's start,
+/// and each of them from the one before.
+const SOURCE_MAP: &str = "sourceMappingURL";
+
 /// The output, and what is to be told of it.
 pub struct Written<'w> {
     input: &'w Module<'w>,
@@ -28,6 +32,15 @@ impl<'w> Written<'w> {
     ) -> Written<'w> {
         let mut warnings = warnings.to_vec();
         warnings.extend(demanded(input, snapshot));
+        warnings.extend(output.customs.warnings.iter().cloned());
+        let has_source_map = input.customs().any(|c| c.name == SOURCE_MAP);
+        if has_source_map && output.code_shift != 0 {
+            warnings.push(format!(
+                "the source map of `{SOURCE_MAP}` counts from the start of the file, where the code \
+                 moved by {}: add that to the first column in it",
+                bytes(output.code_shift)
+            ));
+        }
         if output.moved_bodies != 0 {
             warnings.push(
                 "a function was added, and function bodies moved by a byte within the code section: \
@@ -59,7 +72,7 @@ impl<'w> Written<'w> {
             baked: BakedReport::count(&host_calls),
             host_calls,
             assumed_globals: assumed_globals(self.input),
-            dropped_sections: self.output.dropped_sections,
+            dropped_sections: self.output.customs.dropped,
             warnings: self.warnings.into_iter().chain(warnings).collect(),
         };
         let (stdout, stderr) = engine.host().captured();
@@ -70,6 +83,12 @@ impl<'w> Written<'w> {
             stderr,
         }
     }
+}
+
+/// How far something moved, which may be backwards.
+fn bytes(shift: i64) -> String {
+    let sign = if shift < 0 { "-" } else { "" };
+    format!("{sign}{}", counted(shift.unsigned_abs(), "byte"))
 }
 
 /// The proposals that the state demands, where the input does without: only an expression can put

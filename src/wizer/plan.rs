@@ -45,16 +45,13 @@ impl Plan {
             Some(name) => vec![name.as_str()],
             None => DEFAULT_INIT_FUNCS.to_vec(),
         };
-        let called = |names: Vec<&str>| {
-            let names = names.into_iter().filter(|name| was_called(name));
-            names.map(Into::into).collect()
-        };
-        let (initializers, reactor) = (called(initializers), called(vec![REACTOR_INIT]));
+        let called = initializers.into_iter().filter(|name| was_called(name));
+        let called = called.map(Into::into).collect();
         Ok(Plan {
             invoke: Vec::new(),
             init_func: None,
             reactor: false,
-            exports: exports(module, options, initializers, reactor, rename)?,
+            exports: exports(module, options, called, was_called, rename)?,
             max_segments: limit(options),
             allow_preload_changes: options.allow_preload_changes,
             warnings,
@@ -79,10 +76,12 @@ impl Plan {
             .export(REACTOR_INIT)
             .is_some_and(|export| module.is_initializer(export));
         let index = |name: &str| module.export(name).map(|export| export.index);
-        let called = reactor.then(|| REACTOR_INIT.to_string());
-        let called = called.into_iter().collect();
         let initializers = init_func.clone().into_iter().collect();
-        let exports = exports(module, options, initializers, called, rename)?;
+        let was_called = |name: &str| match name {
+            REACTOR_INIT => reactor,
+            _ => invoke.iter().any(|(invoked, _)| invoked == name),
+        };
+        let exports = exports(module, options, initializers, &was_called, rename)?;
         let is_invoked = |name: &String| {
             invoke
                 .iter()
@@ -106,24 +105,34 @@ impl Plan {
     }
 }
 
-/// What becomes of the exports, where these functions have initialized the module.
+/// The export by which modules that are linked dynamically have their pointers put right, once,
+/// before all else. Those who load them call it, where it is there.
+const RELOCATIONS: &str = "__wasm_apply_data_relocs";
+
+/// What becomes of the exports, where `initializers` and other functions have initialized the
+/// module.
 fn exports(
     module: &Module<'_>,
     options: &Options,
     initializers: Vec<String>,
-    mut reactor: Vec<String>,
+    was_called: &dyn Fn(&str) -> bool,
     rename: BTreeMap<String, String>,
 ) -> Result<Exports, Error> {
     let mut exports = Exports {
         rename,
         ..Exports::default()
     };
-    // What is both goes by what the user names.
-    reactor.retain(|name| !initializers.contains(name));
+    let others = |names: &[&str]| {
+        // What is both goes by what the user names.
+        let others = names.iter().map(|name| name.to_string());
+        let others = others.filter(|name| was_called(name) && !initializers.contains(name));
+        others.collect::<Vec<_>>()
+    };
+    let (reactor, linked) = (others(&[REACTOR_INIT]), others(&[RELOCATIONS]));
     match options.keep_init_func {
         KeepInitFunc::No => exports.remove = [initializers, reactor].concat(),
         KeepInitFunc::Yes => exports.remove = reactor,
-        KeepInitFunc::Empty => exports.empty = [initializers, reactor].concat(),
+        KeepInitFunc::Empty => exports.empty = [initializers, reactor, linked].concat(),
     }
     for name in &exports.empty {
         let export = module.export(name);

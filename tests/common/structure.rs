@@ -66,7 +66,7 @@ pub fn sections(wasm: &[u8]) -> Sections<'_> {
 
 /// The custom sections that the output does not have.
 pub fn is_dropped(name: &str) -> bool {
-    matches!(name, "dylink" | "dylink.0" | "linking") || name.starts_with("reloc.")
+    name == "linking" || name.starts_with("reloc.")
 }
 
 /// Asserts everything that is promised of every output.
