@@ -1352,6 +1352,163 @@ fn objects_behind_host_references_are_named() {
     assert!(wrong.is_empty(), "the change was not noticed: {wrong:#?}");
 }
 
+/// As compilers of Kotlin make them: tables of methods as structs of functions, strings as arrays,
+/// constants that refer to other constants.
+#[test]
+fn objects_that_cannot_change_keep_their_initializers() {
+    let wasm = wat(r#"(module
+        (rec
+          (type $method (func (param (ref null $object)) (result i32)))
+          (type $vtable (sub (struct (field (ref $method)))))
+          (type $object (sub (struct (field (ref $vtable))))))
+        (type $chars (array i16))
+        (type $string (sub final $object (struct (field (ref $vtable)) (field (ref $chars)))))
+        (func $length (type $method)
+          (array.len (struct.get $string 1 (ref.cast (ref $string) (local.get 0)))))
+        (global $vtable (ref $vtable) (struct.new $vtable (ref.func $length)))
+        (global $chars (ref $chars)
+          (array.new_fixed $chars 3 (i32.const 97) (i32.const 98) (i32.const 99)))
+        (global $abc (ref $string) (struct.new $string (global.get $vtable) (global.get $chars)))
+        (global $other (ref $string) (struct.new $string (global.get $vtable) (global.get $chars)))
+        (global $external externref (extern.convert_any (global.get $abc)))
+        (global $unchanged (mut (ref null $object)) (struct.new $string
+          (global.get $vtable) (array.new_default $chars (i32.const 5))))
+        (global $current (mut (ref null $object)) (ref.null $object))
+        (table $unchanged 2 (ref $object) (global.get $other))
+        (table $objects 3 anyref)
+        (elem $passive (ref null $string) (item (global.get $abc)) (item (ref.null $string)))
+        (func (export "wizer.initialize")
+          (global.set $current (global.get $abc))
+          (table.set $objects (i32.const 0) (global.get $other))
+          (table.set $objects (i32.const 1) (ref.i31 (i32.const 7)))
+          (table.set $objects (i32.const 2) (global.get $abc)))
+        (func $is (param $slot i32) (param $of eqref) (result i32)
+          (ref.eq (ref.cast eqref (table.get $objects (local.get $slot))) (local.get $of)))
+        (func (export "0 is other") (result i32) (call $is (i32.const 0) (global.get $other)))
+        (func (export "0 is abc") (result i32) (call $is (i32.const 0) (global.get $abc)))
+        (func (export "2 is current") (result i32) (call $is (i32.const 2) (global.get $current)))
+        (func (export "current is abc") (result i32)
+          (ref.eq (global.get $current) (global.get $abc)))
+        (func (export "external is abc") (result i32)
+          (ref.eq (ref.cast eqref (any.convert_extern (global.get $external))) (global.get $abc)))
+        (func (export "length") (result i32)
+          (call_ref $method (global.get $current)
+            (struct.get $vtable 0 (struct.get $object 0 (global.get $current)))))
+        (func (export "unchanged") (result i32) (call $length (global.get $unchanged)))
+        (func (export "of the table") (result i32)
+          (ref.eq (table.get $unchanged (i32.const 1)) (global.get $other)))
+        (func (export "passive") (result i32)
+          (table.init $objects $passive (i32.const 1) (i32.const 0) (i32.const 1))
+          (call $is (i32.const 1) (global.get $abc))))"#);
+    let output = initialize_and_judge("constants", &wasm, &Setup::default());
+    let mut instance = Judge::new(&[]).instantiate(&output).unwrap();
+    for (name, result) in [
+        ("0 is other", 1),
+        ("0 is abc", 0),
+        ("2 is current", 1),
+        ("current is abc", 1),
+        ("external is abc", 1),
+        ("length", 3),
+        ("unchanged", 5),
+        ("of the table", 1),
+        ("passive", 1),
+    ] {
+        let expected = Ended::Returned(vec![Seen::Number("i32", result)]);
+        assert_eq!(instance.call(name), expected, "{name}");
+    }
+    // Once more, from what is written now.
+    let setup = Setup {
+        keep_init_func: KeepInitFunc::Yes,
+        ..Setup::default()
+    };
+    let once = setup.wizer().run(&wasm).unwrap();
+    initialize_and_judge("constants, twice", &once, &setup);
+}
+
+#[test]
+fn objects_of_which_no_constant_is_known_are_named() {
+    let types = r#"(type $s (struct (field i32))) (type $m (struct (field (mut i32))))"#;
+    for (declarations, init, item) in [
+        (
+            "(global $g (mut anyref) (ref.null any))",
+            "(global.set $g (struct.new $s (i32.const 1)))",
+            "global 0 of type anyref",
+        ),
+        // Its object is not the value of a global that stays.
+        (
+            "(global $a (mut anyref) (struct.new $s (i32.const 1)))
+             (global $b (mut anyref) (ref.null any))",
+            "(global.set $b (global.get $a))",
+            "global 1 of type anyref",
+        ),
+        // An initializer can get globals before it only.
+        (
+            "(global $b (mut anyref) (ref.null any))
+             (global $a anyref (struct.new $s (i32.const 1)))",
+            "(global.set $b (global.get $a))",
+            "global 0 of type anyref",
+        ),
+        // A constant that is made of one that is none.
+        (
+            "(global $m (ref $m) (struct.new $m (i32.const 1)))
+             (type $holds (struct (field anyref)))
+             (global $a (ref $holds) (struct.new $holds (global.get $m)))",
+            "(struct.set $m 0 (global.get $m) (i32.const 2))",
+            "global 0",
+        ),
+        (
+            "(type $holds (struct (field anyref)))
+             (global (ref $holds) (struct.new $holds (struct.new $m (i32.const 1))))",
+            "",
+            "global 0",
+        ),
+        (
+            "(table $t 2 anyref) (elem (table $t) (i32.const 0) anyref (item (struct.new $s (i32.const 1))))",
+            "(table.set $t (i32.const 1) (table.get $t (i32.const 0)))",
+            "slot 0 of table 0",
+        ),
+        // A place of another type than the global's.
+        (
+            "(global $a anyref (struct.new $s (i32.const 1))) (table $t 1 (ref null $s))",
+            "(table.set $t (i32.const 0) (ref.cast (ref $s) (global.get $a)))",
+            "slot 0 of table 0",
+        ),
+    ] {
+        let text =
+            format!(r#"(module {types} {declarations} (func (export "wizer.initialize") {init}))"#);
+        let error = Wizer::new().run(text.as_bytes()).unwrap_err();
+        let is_named = matches!(error, Error::Unrepresentable { .. });
+        assert!(
+            is_named && error.to_string().starts_with(item),
+            "{error}\n{text}"
+        );
+    }
+}
+
+/// Kotlin and Dart make so many.
+#[test]
+fn twenty_thousand_constants() {
+    let mut text = String::from("(module (type $s (struct (field i32) (field (ref null $s))))");
+    text += "(global $g0 (ref $s) (struct.new $s (i32.const 0) (ref.null $s)))";
+    for n in 1..20_000 {
+        let last = n - 1;
+        text += &format!(
+            "(global $g{n} (ref $s) (struct.new $s (i32.const {n}) (global.get $g{last})))"
+        );
+    }
+    text += r#"(global $last (mut (ref null $s)) (ref.null $s))
+        (func (export "wizer.initialize") (global.set $last (global.get $g19999)))
+        (func (export "last") (result i32)
+          (struct.get $s 0 (struct.get $s 1 (global.get $last)))))"#;
+    let wasm = wat(&text);
+    let begun = std::time::Instant::now();
+    let output = Wizer::new().run(&wasm).unwrap();
+    println!("20,000 constants: {:?}", begun.elapsed());
+    let mut instance = Judge::new(&[]).instantiate(&output).unwrap();
+    let expected = Ended::Returned(vec![Seen::Number("i32", 19_998)]);
+    assert_eq!(instance.call("last"), expected);
+}
+
 #[test]
 fn an_element_segment_with_objects_may_be_dropped() {
     let wasm = wat(r#"(module

@@ -586,7 +586,7 @@ impl Engine for Compiler {
         let global = self.exported_global(instance, export)?;
         let mut store = RootScope::new(&mut self.store);
         let value = global.get(&mut store);
-        Ok(from_val(&mut store, &value))
+        Ok(tell(&mut store, &value))
     }
 
     fn hand_out_global(&mut self, instance: InstanceId, export: &str) -> Result<Value, Error> {
@@ -606,7 +606,7 @@ impl Engine for Compiler {
                 .get(&mut store, slot)
                 .ok_or_else(|| Error::internal("a table shrank while it was read"))?
                 .into();
-            match from_val(&mut store, &value) {
+            match tell(&mut store, &value) {
                 Value::Ref(reference) => slots.push(reference),
                 _ => return Err(Error::internal("a table slot is no reference")),
             }
@@ -871,6 +871,17 @@ fn hand_out(mut store: impl AsContextMut<Data = StoreData>, val: &Val) -> Value 
         return Value::Ref(Reference::Handle(number));
     }
     value
+}
+
+/// A value of the state, in which objects are told from each other.
+fn tell(mut store: impl AsContextMut<Data = StoreData>, val: &Val) -> Value {
+    match from_val(&mut store, val) {
+        Value::Ref(Reference::Object) => match objects::keep(store, val) {
+            Some(number) => Value::Ref(Reference::Handle(number)),
+            None => Value::Ref(Reference::Object),
+        },
+        other => other,
+    }
 }
 
 /// Whether an error comes from running code or from the host, and not from the engine.

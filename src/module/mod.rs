@@ -190,6 +190,8 @@ pub struct Table<'a> {
     pub ty: TableType,
     /// What its slots hold at first, where that is not null.
     pub init: Option<ConstExpr<'a>>,
+    /// Whether that can never be another value: no object that can be changed.
+    pub is_constant: bool,
 }
 
 /// One global.
@@ -198,6 +200,8 @@ pub struct Global<'a> {
     pub ty: GlobalType,
     /// The initializer; `None` for an imported global.
     pub init: Option<ConstExpr<'a>>,
+    /// Whether what that makes can never be another value: no object that can be changed.
+    pub is_constant: bool,
     /// Where the global's type stands in the input, and then its initializer.
     pub type_range: Range<usize>,
 }
@@ -230,8 +234,8 @@ pub struct ElementSegment {
     pub len: u32,
     /// The type of its items: `(ref func)` where they are indices of functions.
     pub ty: RefType,
-    /// Whether an item makes an object of the garbage-collected heap.
-    pub makes_objects: bool,
+    /// Whether no item makes an object that can be changed.
+    pub is_constant: bool,
     /// The whole segment in the input.
     pub range: Range<usize>,
 }
@@ -245,6 +249,8 @@ pub struct Module<'a> {
     pub sections: Vec<Section>,
     /// The function type at each type index, `None` for other composite types.
     types: Vec<Option<FuncType>>,
+    /// Whether each type is a struct or array of which nothing can be set.
+    unchanging: Vec<bool>,
     /// The declared supertype of each type.
     supertypes: Vec<Option<u32>>,
     /// Whether a type is what its structure says: alone in its group, final, without supertype.
@@ -356,6 +362,60 @@ impl<'a> Module<'a> {
         let mut chain = std::iter::successors(Some(ty), supertype);
         chain.any(|ty| ty == wanted)
             || plain(ty).is_some_and(|structure| plain(wanted) == Some(structure))
+    }
+
+    /// Whether a table of its own holds at first, without any code, what can never be another
+    /// value.
+    pub fn begins_constant(&self, table: u32) -> bool {
+        let mut segments = self.elements.iter();
+        table >= self.tables.imported()
+            && self
+                .tables
+                .get(table)
+                .is_some_and(|table| table.is_constant)
+            && segments.all(|s| s.mode != SegmentMode::Active(table) || s.is_constant)
+    }
+
+    /// The immutable globals that hold objects which cannot be changed: their initializers make the
+    /// same again.
+    pub fn constant_objects(&self) -> impl Iterator<Item = u32> {
+        let globals = self.globals.defined();
+        let constant = globals.filter(|(_, global)| !global.ty.mutable && global.is_constant);
+        let objects = constant.filter(
+            |(_, global)| matches!(global.ty.content_type, ValType::Ref(ty) if needs_collector(ty)),
+        );
+        objects.map(|(index, _)| index)
+    }
+
+    /// Whether each value of the reference type `ty` is one of the type `wanted`, as far as
+    /// declarations and the names of types tell.
+    pub fn is_reference_subtype(&self, ty: RefType, wanted: RefType) -> bool {
+        use wasmparser::AbstractHeapType as A;
+        if ty.is_nullable() && !wanted.is_nullable() {
+            return false;
+        }
+        let index = |ty: HeapType| match ty {
+            HeapType::Concrete(index) => index.as_module_index(),
+            _ => None,
+        };
+        let (ty, wanted) = (ty.heap_type(), wanted.heap_type());
+        if ty == wanted {
+            return true;
+        }
+        match (ty, wanted) {
+            (HeapType::Abstract { ty, .. }, HeapType::Abstract { ty: wanted, .. }) => matches!(
+                (ty, wanted),
+                (A::Eq | A::Struct | A::Array, A::Any) | (A::Struct | A::Array, A::Eq)
+            ),
+            // Of a struct or an array, as the globals are of which this is asked.
+            (HeapType::Concrete(_), HeapType::Abstract { ty: wanted, .. }) => {
+                matches!(wanted, A::Any | A::Eq)
+            }
+            _ => match (index(ty), index(wanted)) {
+                (Some(ty), Some(wanted)) => self.is_subtype(ty, wanted),
+                _ => false,
+            },
+        }
     }
 
     /// Whether an export is a function without parameters and results.

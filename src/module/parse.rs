@@ -2,7 +2,8 @@
 
 use wasmparser::{
     BinaryReaderError, Chunk, CompositeInnerType, ConstExpr, DataKind, ElementItems, ElementKind,
-    Encoding, ExternalKind, Operator, Parser, Payload, RefType, TableInit, TypeRef, WasmFeatures,
+    Encoding, ExternalKind, FieldType, Operator, Parser, Payload, RefType, TableInit, TypeRef,
+    WasmFeatures,
 };
 
 use super::{
@@ -90,6 +91,12 @@ impl<'a> Module<'a> {
                         self.supertypes.push(earlier);
                         let stands_alone = is_single && ty.is_final && supertype.is_none();
                         self.stand_alone.push(stands_alone);
+                        let is_set = |field: &FieldType| field.mutable;
+                        self.unchanging.push(match &ty.composite_type.inner {
+                            CompositeInnerType::Struct(ty) => !ty.fields.iter().any(is_set),
+                            CompositeInnerType::Array(ty) => !is_set(&ty.0),
+                            _ => false,
+                        });
                         self.types.push(match ty.composite_type.inner {
                             CompositeInnerType::Func(ty) => Some(ty),
                             _ => None,
@@ -102,11 +109,17 @@ impl<'a> Module<'a> {
                     let import = import?;
                     match import.ty {
                         TypeRef::Func(ty) | TypeRef::FuncExact(ty) => self.functions.import(ty),
-                        TypeRef::Table(ty) => self.tables.import(Table { ty, init: None }),
+                        TypeRef::Table(ty) => self.tables.import(Table {
+                            ty,
+                            init: None,
+                            is_constant: false,
+                        }),
                         TypeRef::Memory(ty) => self.memories.import(ty),
                         TypeRef::Global(ty) => self.globals.import(Global {
                             ty,
                             init: None,
+                            // What it holds is the host's, and is looked at.
+                            is_constant: !ty.mutable,
                             type_range: 0..0,
                         }),
                         TypeRef::Tag(_) => self.tags.import(()),
@@ -130,10 +143,16 @@ impl<'a> Module<'a> {
                         TableInit::Expr(expr) => Some(expr),
                         TableInit::RefNull => None,
                     };
+                    let mut is_constant = true;
                     if let Some(expr) = &init {
                         self.declare(expr)?;
+                        is_constant = self.is_constant(expr)?;
                     }
-                    self.tables.define(Table { ty: table.ty, init });
+                    self.tables.define(Table {
+                        ty: table.ty,
+                        init,
+                        is_constant,
+                    });
                 }
             }
             Payload::MemorySection(memories) => {
@@ -152,8 +171,10 @@ impl<'a> Module<'a> {
                     let (start, global) = global?;
                     let init = global.init_expr.get_binary_reader();
                     self.declare(&global.init_expr)?;
+                    let is_constant = self.is_constant(&global.init_expr)?;
                     self.globals.define(Global {
                         ty: global.ty,
+                        is_constant,
                         init: Some(global.init_expr),
                         type_range: start..init.range().start,
                     });
@@ -216,7 +237,7 @@ impl<'a> Module<'a> {
                 SegmentMode::Active(table_index.unwrap_or(0))
             }
         };
-        let mut makes_objects = false;
+        let mut is_constant = true;
         let (len, ty) = match segment.items {
             ElementItems::Functions(functions) => {
                 let len = functions.count();
@@ -230,7 +251,7 @@ impl<'a> Module<'a> {
                 for expression in expressions {
                     let expression = expression?;
                     self.declare(&expression)?;
-                    makes_objects |= makes_object(&expression)?;
+                    is_constant &= self.is_constant(&expression)?;
                 }
                 (len, ty)
             }
@@ -239,10 +260,44 @@ impl<'a> Module<'a> {
             mode,
             len,
             ty,
-            makes_objects,
+            is_constant,
             range: segment.range,
         });
         Ok(())
+    }
+
+    /// Whether what a constant expression makes is the same for ever: numbers, references to
+    /// functions, and objects of which no field can be set.
+    fn is_constant(&self, expr: &ConstExpr<'a>) -> Result<bool, BinaryReaderError> {
+        for operator in expr.get_operators_reader() {
+            let is_constant = match operator? {
+                Operator::StructNew {
+                    struct_type_index: ty,
+                }
+                | Operator::StructNewDefault {
+                    struct_type_index: ty,
+                }
+                | Operator::ArrayNew {
+                    array_type_index: ty,
+                }
+                | Operator::ArrayNewDefault {
+                    array_type_index: ty,
+                }
+                | Operator::ArrayNewFixed {
+                    array_type_index: ty,
+                    ..
+                } => self.unchanging.get(ty as usize) == Some(&true),
+                Operator::GlobalGet { global_index } => self
+                    .globals
+                    .get(global_index)
+                    .is_some_and(|global| global.is_constant),
+                _ => true,
+            };
+            if !is_constant {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// A `ref.func` in a constant expression declares its function for the code section.
@@ -254,21 +309,4 @@ impl<'a> Module<'a> {
         }
         Ok(())
     }
-}
-
-/// Whether a constant expression makes a struct or an array.
-pub(super) fn makes_object(expr: &ConstExpr<'_>) -> Result<bool, BinaryReaderError> {
-    for operator in expr.get_operators_reader() {
-        if matches!(
-            operator?,
-            Operator::StructNew { .. }
-                | Operator::StructNewDefault { .. }
-                | Operator::ArrayNew { .. }
-                | Operator::ArrayNewDefault { .. }
-                | Operator::ArrayNewFixed { .. }
-        ) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

@@ -243,6 +243,7 @@ fn reference(item: Item, ty: RefType) -> ConstExpr {
             ConstExpr::ref_null(ty.heap_type)
         }
         Item::Func(index) => ConstExpr::ref_func(index),
+        Item::Global(index) => ConstExpr::global_get(index),
         Item::I31(value) => {
             let mut made = vec![Instruction::I32Const(value as i32), Instruction::RefI31];
             if module::is_external(ty) {

@@ -8,7 +8,7 @@ mod pages;
 pub mod plan;
 pub mod references;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 
 use wasmparser::ValType;
@@ -18,7 +18,7 @@ use crate::instrument::{Instrumented, Names};
 use crate::module::{DataSegment, ElementSegment, ExternKind, Module, SegmentMode, val_type_name};
 use crate::value::{Reference, Value};
 use plan::Contents;
-use references::{Functions, Item, TableSnapshot};
+use references::{Item, Known, TableSnapshot};
 
 /// A live instance of an instrumented module, whoever runs it.
 pub trait State {
@@ -99,8 +99,9 @@ impl Baseline {
             .map(|(index, _)| state.table(index))
             .collect::<Result<_, _>>()?;
         let mut globals = BTreeMap::new();
+        let constant: HashSet<u32> = module.constant_objects().collect();
         for &index in &code.globals {
-            if all || !is_written(module, index) {
+            if (all || !is_written(module, index)) && !constant.contains(&index) {
                 globals.insert(index, state.global(index)?);
             }
         }
@@ -201,7 +202,7 @@ impl Baseline {
         }
         for index in passive_elements(module) {
             let is_dropped = self.segments.get(&names.element(index)) == Some(&true);
-            if module.elements[index as usize].makes_objects && !is_dropped {
+            if !module.elements[index as usize].is_constant && !is_dropped {
                 return Err(unrepresentable(format!("element segment {index}"), OBJECTS));
             }
         }
@@ -210,17 +211,21 @@ impl Baseline {
 }
 
 const CHANGED: &str = "was changed by the initialization";
+const OBJECT: &str = "holds an object of the garbage-collected heap";
 const OBJECTS: &str = "holds objects of the garbage-collected heap";
 
 /// What a value is that cannot be told from another one, and whose insides may have changed.
 fn untold(value: Value) -> Option<&'static str> {
     match value {
-        Value::Ref(Reference::Object | Reference::Handle(_)) => {
-            Some("holds an object of the garbage-collected heap")
-        }
+        Value::Ref(Reference::Object | Reference::Handle(_)) => Some(OBJECT),
         Value::Ref(Reference::Exception) => Some("holds an exception that was caught"),
         _ => None,
     }
+}
+
+/// Whether a value is an object that can be told from others.
+fn is_object(value: Value) -> bool {
+    matches!(value, Value::Ref(Reference::Handle(_)))
 }
 
 /// The passive data segments that can be dropped, and whose drop can be noticed.
@@ -313,7 +318,7 @@ impl<'s> Snapshot<'s> {
         code: &Instrumented,
         origin: &Origin,
         max_segments: usize,
-        identify: impl FnOnce(&mut S) -> Result<Functions, Error>,
+        identify: impl FnOnce(&mut S) -> Result<Known, Error>,
     ) -> Result<Snapshot<'s>, Error> {
         let mut snapshot = Snapshot::default();
         snapshot.read_references(state, module, origin, identify)?;
@@ -331,7 +336,7 @@ impl<'s> Snapshot<'s> {
         for index in passive_elements(module) {
             if state.traps(&code.names.element(index))? {
                 snapshot.dropped_elements.insert(index);
-            } else if module.elements[index as usize].makes_objects {
+            } else if !module.elements[index as usize].is_constant {
                 let segment = format!("element segment {index}");
                 return Err(unrepresentable(segment, OBJECTS));
             }
@@ -404,49 +409,74 @@ impl<'s> Snapshot<'s> {
         state: &mut S,
         module: &Module<'_>,
         origin: &Origin,
-        identify: impl FnOnce(&mut S) -> Result<Functions, Error>,
+        identify: impl FnOnce(&mut S) -> Result<Known, Error>,
     ) -> Result<(), Error> {
+        let is_own = |index| index >= module.globals.imported();
         let mut globals = Vec::new();
         for (&index, before) in &origin.baseline.globals {
             let after = state.global(index)?;
-            if let Some(what) = untold(after) {
+            let global = module.globals.get(index);
+            // The same object again, where its initializer makes one that cannot change.
+            let is_told = match global {
+                Some(global) if is_own(index) && is_object(after) => match after == *before {
+                    true => global.is_constant,
+                    false => true,
+                },
+                _ => untold(after).is_none(),
+            };
+            if !is_told {
+                let what = untold(after).unwrap_or(OBJECT);
                 return Err(unrepresentable(describe_global(module, index), what));
             }
             if after == *before {
                 continue;
             }
             match after {
-                Value::Ref(after) if index >= module.globals.imported() => {
-                    globals.push((index, after));
-                }
+                Value::Ref(after) if is_own(index) => globals.push((index, after)),
                 _ => return Err(unrepresentable(describe_global(module, index), CHANGED)),
             }
         }
         let mut tables = Vec::new();
         for ((index, _), before) in module.tables.all().zip(&origin.baseline.tables) {
             let after = state.table(index)?;
+            let is_changed = after != *before;
+            // Where the table is written, what is known of its objects tells.
+            let may_hold_objects = match is_changed {
+                true => index >= module.tables.imported(),
+                false => module.begins_constant(index),
+            };
+            let what = |now: &Reference| match may_hold_objects && is_object(Value::Ref(*now)) {
+                true => None,
+                false => untold(Value::Ref(*now)),
+            };
             let mut slots = after.iter().enumerate();
-            let found = slots.find_map(|(slot, now)| Some((slot, untold(Value::Ref(*now))?)));
-            if let Some((slot, what)) = found {
+            if let Some((slot, what)) = slots.find_map(|(slot, now)| Some((slot, what(now)?))) {
                 let table = describe(module, ExternKind::Table, index);
                 return Err(unrepresentable(format!("slot {slot} of {table}"), what));
             }
-            if after != *before {
+            if is_changed {
                 tables.push((index, after));
             }
         }
         if globals.is_empty() && tables.is_empty() {
             return Ok(());
         }
-        let functions = identify(state)?;
+        let mut known = identify(state)?;
+        let places = tables.iter().flat_map(|(_, slots)| slots);
+        let mut places = places.chain(globals.iter().map(|(_, value)| value));
+        if places.any(|place| is_object(Value::Ref(*place))) {
+            for index in module.constant_objects() {
+                known.add_object(state.global(index)?, index);
+            }
+        }
         for (index, value) in globals {
-            let item = functions.of_global(module, index, value)?;
+            let item = known.of_global(module, index, value)?;
             self.globals.insert(index, Constant::Reference(item));
         }
         for (index, slots) in tables {
             let found = origin.found.tables.get(index as usize);
             let found = found.map(Vec::as_slice);
-            let table = TableSnapshot::plan(module, index, &slots, found, &functions)?;
+            let table = TableSnapshot::plan(module, index, &slots, found, &known)?;
             self.tables.push(table);
         }
         let kept = module

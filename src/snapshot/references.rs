@@ -17,22 +17,36 @@ pub enum Item {
     Func(u32),
     /// An unboxed integer; an external one in a place for such references.
     I31(u32),
+    /// The object that an immutable global of this index holds.
+    Global(u32),
 }
 
-/// The index of each function that a reference can be of, by the number that its references have
-/// in this run.
+/// What references can be of, by the numbers that they have in this run.
 #[derive(Default)]
-pub struct Functions(HashMap<u64, u32>);
+pub struct Known {
+    /// The index of each function.
+    functions: HashMap<u64, u32>,
+    /// The immutable globals that hold each object, in order.
+    objects: HashMap<u32, Vec<u32>>,
+}
 
-impl Functions {
+impl Known {
     /// Takes note of a function. Of several names for one, the first counts.
     pub fn add(&mut self, reference: Reference, index: u32) {
         if let Reference::Func(number) = reference {
-            self.0.entry(number).or_insert(index);
+            self.functions.entry(number).or_insert(index);
         }
     }
 
-    /// What can be written for a reference, in a place of this type.
+    /// Takes note of an object that an immutable global holds.
+    pub fn add_object(&mut self, value: Value, global: u32) {
+        if let Value::Ref(Reference::Handle(number)) = value {
+            self.objects.entry(number).or_default().push(global);
+        }
+    }
+
+    /// What can be written for a reference, in a place of this type where expressions can get the
+    /// first so many `globals`.
     ///
     /// # Errors
     ///
@@ -42,15 +56,27 @@ impl Functions {
         module: &Module<'_>,
         reference: Reference,
         ty: RefType,
+        globals: u32,
     ) -> Result<Item, &'static str> {
         match reference {
             Reference::Null => Ok(Item::Null),
             Reference::I31(value) => Ok(Item::I31(value)),
-            Reference::Func(number) => match self.0.get(&number) {
+            Reference::Func(number) => match self.functions.get(&number) {
                 Some(index) if fits(module, *index, ty) => Ok(Item::Func(*index)),
                 Some(_) => Err("holds an imported function whose import is of a wider type"),
                 None => Err("holds a function that the module neither defines nor imports"),
             },
+            Reference::Handle(number) => {
+                let holding = self.objects.get(&number).into_iter().flatten();
+                let mut holding = holding.filter(|global| **global < globals);
+                let fits = |global: &&u32| match module.globals.get(**global) {
+                    Some(global) => matches!(global.ty.content_type, ValType::Ref(of)
+                        if module.is_reference_subtype(of, ty)),
+                    None => false,
+                };
+                let found = holding.find(fits).map(|global| Item::Global(*global));
+                found.ok_or(super::OBJECT)
+            }
             other => {
                 Err(super::untold(Value::Ref(other)).unwrap_or("holds a reference of the host"))
             }
@@ -71,7 +97,7 @@ impl Functions {
         let Some(ValType::Ref(ty)) = ty else {
             return Err(Error::internal("a global of numbers holds a reference"));
         };
-        self.item(module, value, ty)
+        self.item(module, value, ty, index)
             .map_err(|what| unrepresentable(describe_global(module, index), what))
     }
 }
@@ -109,7 +135,7 @@ impl TableSnapshot {
         index: u32,
         slots: &[Reference],
         before: Option<&[Reference]>,
-        functions: &Functions,
+        known: &Known,
     ) -> Result<TableSnapshot, Error> {
         let table = module.tables.get(index).expect("a table of the module");
         let initial = match &table.init {
@@ -126,7 +152,8 @@ impl TableSnapshot {
             if before.is_some_and(is_as_before) {
                 continue;
             }
-            let item = functions.item(module, *reference, table.ty.element_type);
+            let element = table.ty.element_type;
+            let item = known.item(module, *reference, element, module.globals.len());
             let item = item.map_err(|what| {
                 let table = super::describe(module, ExternKind::Table, index);
                 unrepresentable(format!("slot {slot} of {table}"), what)

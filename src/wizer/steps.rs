@@ -12,7 +12,7 @@ use crate::module::ExternKind;
 use crate::options::{Options, Phase, PreloadCall};
 use crate::report::Clock;
 use crate::rewrite::rewrite;
-use crate::snapshot::references::Functions;
+use crate::snapshot::references::Known;
 use crate::snapshot::{Baseline, Found, Origin, Snapshot, State};
 
 /// The instances of a run, each with its state before any of its code ran.
@@ -199,19 +199,15 @@ pub fn write<'m>(
 
 /// The functions that references can be of. A function that the module imports has other
 /// references where they come from the module that defines it.
-fn functions(
-    engine: &mut dyn Engine,
-    run: &Run,
-    modules: &Modules<'_>,
-) -> Result<Functions, Error> {
-    let mut functions = Functions::default();
+fn functions(engine: &mut dyn Engine, run: &Run, modules: &Modules<'_>) -> Result<Known, Error> {
+    let mut known = Known::default();
     let mut read = |instance, prepared: &Prepared<'_>| match prepared.code.functions.is_empty() {
         true => Ok(Vec::new()),
         false => live(engine, instance, prepared).functions(),
     };
     let main = modules.main();
     for (index, reference) in main.code.functions.iter().zip(read(run.main, main)?) {
-        functions.add(reference, *index);
+        known.add(reference, *index);
     }
     let own = modules.functions();
     for (position, _, prepared) in modules.others() {
@@ -221,11 +217,11 @@ fn functions(
         let references = read(*instance, prepared)?;
         for (index, reference) in prepared.code.functions.iter().zip(references) {
             if let Some(index) = own.get(&modules.identity(position, *index)) {
-                functions.add(reference, *index);
+                known.add(reference, *index);
             }
         }
     }
-    Ok(functions)
+    Ok(known)
 }
 
 /// The output does not carry preloaded modules, so their own state must be what it was. What they
