@@ -23,7 +23,7 @@ pub enum Value {
 }
 
 /// A reference, as far as it can be told apart from others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reference {
     /// No reference.

@@ -21,6 +21,7 @@ use super::{
 use crate::error::{Error, Exception, Frame, Trap, TrapReason};
 use crate::host::{Binding, Caller, Guest, HostError, HostState, Imports, Limiter, Made};
 use crate::module::{Features, MEMORY, signature};
+use crate::snapshot::objects::Object;
 use crate::threads::COMPILERS;
 use crate::value::{Reference, Value};
 
@@ -621,7 +622,7 @@ impl Engine for Compiler {
         let global = self.exported_global(instance, export)?;
         let mut store = RootScope::new(&mut self.store);
         let value = global.get(&mut store);
-        Ok(from_val(&mut store, &value))
+        Ok(objects::tell(&mut store, &value))
     }
 
     fn hand_out_global(&mut self, instance: InstanceId, export: &str) -> Result<Value, Error> {
@@ -641,12 +642,16 @@ impl Engine for Compiler {
                 .get(&mut store, slot)
                 .ok_or_else(|| Error::internal("a table shrank while it was read"))?
                 .into();
-            match from_val(&mut store, &value) {
+            match objects::tell(&mut store, &value) {
                 Value::Ref(reference) => slots.push(reference),
                 _ => return Err(Error::internal("a table slot is no reference")),
             }
         }
         Ok(slots)
+    }
+
+    fn object(&mut self, handle: u32, most: usize) -> Result<Option<Object>, Error> {
+        objects::read(&mut self.store, handle, most).map_err(|e| Error::internal(text(&e)))
     }
 
     fn host(&mut self) -> &mut HostState {
@@ -1100,7 +1105,7 @@ fn numeric(ty: &wasmtime::ValType) -> Option<wasmparser::ValType> {
     })
 }
 
-fn from_val(mut store: impl AsContextMut, value: &Val) -> Value {
+pub(super) fn from_val(mut store: impl AsContextMut, value: &Val) -> Value {
     let reference = match value {
         Val::I32(v) => return Value::I32(*v),
         Val::I64(v) => return Value::I64(*v),

@@ -18,6 +18,7 @@ use super::{
 use crate::error::{Error, Frame, Trap, TrapReason};
 use crate::host::{Binding, Caller, Guest, HostError, HostState, Imports, Limiter, Made};
 use crate::module::{Features, MEMORY, signature};
+use crate::snapshot::objects::Object;
 use crate::value::{Reference, Value};
 
 /// How much fuel is burnt between two looks at the clock. An instruction takes one unit or a
@@ -482,6 +483,12 @@ impl Engine for Interpreter {
             });
         }
         Ok(slots)
+    }
+
+    fn object(&mut self, _: u32, _: usize) -> Result<Option<Object>, Error> {
+        Err(Error::internal(
+            "the interpreter has no garbage-collected heap",
+        ))
     }
 
     fn host(&mut self) -> &mut HostState {

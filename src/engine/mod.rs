@@ -22,6 +22,7 @@ use crate::host::HostState;
 use crate::instrument::{Instrumented, Names, instrument};
 use crate::module::{Directory, Module};
 use crate::snapshot::State;
+use crate::snapshot::objects::Object;
 use crate::value::{Reference, Value};
 
 pub use compiler::StoreData;
@@ -110,6 +111,10 @@ pub trait Engine: Send {
 
     /// The slots of an exported table.
     fn table(&mut self, instance: InstanceId, export: &str) -> Result<Vec<Reference>, Error>;
+
+    /// What an object holds of which [`Engine::global`], [`Engine::table`] or this gave a handle;
+    /// `None` if that is more than `most` values.
+    fn object(&mut self, handle: u32, most: usize) -> Result<Option<Object>, Error>;
 
     /// The host's state.
     fn host(&mut self) -> &mut HostState;
@@ -260,6 +265,10 @@ impl State for Live<'_> {
     fn table(&mut self, index: u32) -> Result<Vec<Reference>, Error> {
         let name = self.code.names.table(index);
         self.engine.table(self.instance, &name)
+    }
+
+    fn object(&mut self, handle: u32, most: usize) -> Result<Option<Object>, Error> {
+        self.engine.object(handle, most)
     }
 
     fn functions(&mut self) -> Result<Vec<Reference>, Error> {

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher};
 
-use wasmtime::{AnyRef, AsContext, AsContextMut, ExnRef, ExternRef, OwnedRooted, Val};
+use wasmtime::{AnyRef, AsContext, AsContextMut, ExnRef, ExternRef, OwnedRooted, RootScope, Val};
 
-use super::compiler::StoreData;
+use super::compiler::{StoreData, from_val};
+use crate::snapshot::objects::Object;
+use crate::value::{Reference, Value};
 
 /// What handles stand for, by their numbers. It lives as long as the store.
 #[derive(Default)]
@@ -95,4 +97,40 @@ pub fn kept(
         Kept::Any(object) => object.to_rooted(&mut store).into(),
         Kept::Exception(exception) => exception.to_rooted(&mut store).into(),
     })
+}
+
+/// A value of the state, in which objects are told from each other by handles.
+pub fn tell(mut store: impl AsContextMut<Data = StoreData>, value: &Val) -> Value {
+    match from_val(&mut store, value) {
+        Value::Ref(Reference::Object) => Value::Ref(match keep(store, value) {
+            Some(number) => Reference::Handle(number),
+            None => Reference::Object,
+        }),
+        other => other,
+    }
+}
+
+/// What the object of a handle holds; `None` if that is more than `most` values.
+pub fn read(
+    mut store: impl AsContextMut<Data = StoreData>,
+    number: u32,
+    most: usize,
+) -> wasmtime::Result<Option<Object>> {
+    let mut store = RootScope::new(&mut store);
+    let Some(Val::AnyRef(Some(object))) = kept(&mut store, number, false) else {
+        return Err(wasmtime::Error::msg("no object has this handle"));
+    };
+    let (is_array, values): (_, Vec<Val>) = match object.as_array(&store)? {
+        Some(array) if array.len(&store)? as usize > most => return Ok(None),
+        Some(array) => (true, array.elems(&mut store)?.collect()),
+        None => {
+            let object = object.unwrap_struct(&store)?;
+            (false, object.fields(&mut store)?.collect())
+        }
+    };
+    if values.len() > most {
+        return Ok(None);
+    }
+    let values = values.iter().map(|value| tell(&mut store, value)).collect();
+    Ok(Some(Object { is_array, values }))
 }

@@ -18,13 +18,18 @@
 
 use std::borrow::Cow;
 
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use wasmparser::{BinaryReader, CodeSectionReader, FunctionBody, VisitOperator, VisitSimdOperator};
 
 use crate::module::{Module, section};
 use crate::splice::{Rope, Splice};
+use crate::threads::SHORT;
 
 /// `i32.const 0` and `drop`.
 const NOTHING: &[u8] = &[0x41, 0, 0x1a];
+
+/// How many bytes of code are worth a second thread.
+const PARALLEL: usize = 256 << 10;
 
 /// The opcodes of the two kinds of `select`.
 const SELECT: u8 = 0x1b;
@@ -40,24 +45,19 @@ fn rewritten(wasm: &[u8]) -> Option<Vec<u8>> {
     let module = Module::parse(wasm).ok()?;
     let contents = module.contents(module.section(section::CODE)?);
     let bodies = CodeSectionReader::new(BinaryReader::new(contents, 0)).ok()?;
-    let mut code = Rope::new();
-    code.leb(bodies.count());
-    let mut changed = false;
-    for body in bodies {
-        let body = body.ok()?;
-        match separated(&body) {
-            Some(bytes) => {
-                changed = true;
-                code.leb(bytes.len() as u32).write(&bytes);
-            }
-            None => {
-                code.leb(body.as_bytes().len() as u32)
-                    .borrow(body.as_bytes());
-            }
-        }
-    }
-    if !changed {
+    let bodies: Vec<_> = bodies.into_iter().collect::<Result<_, _>>().ok()?;
+    let separated: Vec<_> = match contents.len() {
+        0..PARALLEL => bodies.iter().map(separated).collect(),
+        _ => SHORT.run(|| bodies.par_iter().with_min_len(64).map(separated).collect()),
+    };
+    if separated.iter().all(Option::is_none) {
         return None;
+    }
+    let mut code = Rope::new();
+    code.leb(bodies.len() as u32);
+    for (body, separated) in bodies.iter().zip(&separated) {
+        let bytes = separated.as_deref().unwrap_or(body.as_bytes());
+        code.leb(bytes.len() as u32).borrow(bytes);
     }
     let mut splice = Splice::new(&module);
     splice.replace(section::CODE, code);

@@ -230,10 +230,19 @@ pub struct ElementSegment {
     pub len: u32,
     /// The type of its items: `(ref func)` where they are indices of functions.
     pub ty: RefType,
-    /// Whether an item makes an object of the garbage-collected heap.
-    pub makes_objects: bool,
+    /// Whether an item makes an object of the garbage-collected heap that can be changed.
+    pub makes_mutable: bool,
     /// The whole segment in the input.
     pub range: Range<usize>,
+}
+
+/// A type of objects of the garbage-collected heap.
+#[derive(Clone, Copy, Debug)]
+struct ObjectType {
+    /// Whether they are arrays; else they are structs.
+    is_array: bool,
+    /// Whether something in them can be set.
+    is_mutable: bool,
 }
 
 /// A module, parsed as far as the pipeline needs it.
@@ -245,6 +254,8 @@ pub struct Module<'a> {
     pub sections: Vec<Section>,
     /// The function type at each type index, `None` for other composite types.
     types: Vec<Option<FuncType>>,
+    /// What objects of each type are, `None` for types of functions and others.
+    objects: Vec<Option<ObjectType>>,
     /// The declared supertype of each type.
     supertypes: Vec<Option<u32>>,
     /// Whether a type is what its structure says: alone in its group, final, without supertype.
@@ -356,6 +367,50 @@ impl<'a> Module<'a> {
         let mut chain = std::iter::successors(Some(ty), supertype);
         chain.any(|ty| ty == wanted)
             || plain(ty).is_some_and(|structure| plain(wanted) == Some(structure))
+    }
+
+    /// The type of objects at a type index.
+    fn object_type(&self, ty: u32) -> Option<ObjectType> {
+        *self.objects.get(ty as usize)?
+    }
+
+    /// Whether each value of the reference type `ty` is one of the type `wanted`, as far as
+    /// declarations tell.
+    pub fn is_reference_subtype(&self, ty: RefType, wanted: RefType) -> bool {
+        use wasmparser::AbstractHeapType as A;
+        if ty.is_nullable() && !wanted.is_nullable() {
+            return false;
+        }
+        let index = |ty: HeapType| match ty {
+            HeapType::Concrete(index) | HeapType::Exact(index) => index.as_module_index(),
+            HeapType::Abstract { .. } => None,
+        };
+        let (ty, wanted) = (ty.heap_type(), wanted.heap_type());
+        if ty == wanted {
+            return true;
+        }
+        match (ty, wanted) {
+            (HeapType::Abstract { ty, .. }, HeapType::Abstract { ty: wanted, .. }) => matches!(
+                (ty, wanted),
+                (A::Eq | A::Struct | A::Array | A::I31, A::Any)
+                    | (A::Struct | A::Array | A::I31, A::Eq)
+            ),
+            (_, HeapType::Abstract { ty: wanted, .. }) => {
+                match index(ty).and_then(|ty| self.object_type(ty)) {
+                    Some(ObjectType { is_array: true, .. }) => {
+                        matches!(wanted, A::Any | A::Eq | A::Array)
+                    }
+                    Some(_) => matches!(wanted, A::Any | A::Eq | A::Struct),
+                    None => wanted == A::Func,
+                }
+            }
+            // Of an exact type, nothing but the type itself is one.
+            (_, HeapType::Exact(_)) => false,
+            _ => match (index(ty), index(wanted)) {
+                (Some(ty), Some(wanted)) => self.is_subtype(ty, wanted),
+                _ => false,
+            },
+        }
     }
 
     /// Whether an export is a function without parameters and results.

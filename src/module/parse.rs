@@ -2,12 +2,13 @@
 
 use wasmparser::{
     BinaryReaderError, Chunk, CompositeInnerType, ConstExpr, DataKind, ElementItems, ElementKind,
-    Encoding, ExternalKind, Operator, Parser, Payload, RefType, TableInit, TypeRef, WasmFeatures,
+    Encoding, ExternalKind, FieldType, Operator, Parser, Payload, RefType, TableInit, TypeRef,
+    WasmFeatures,
 };
 
 use super::{
-    DataSegment, ElementSegment, Export, ExternKind, Global, Import, Module, Section, SegmentMode,
-    Table,
+    DataSegment, ElementSegment, Export, ExternKind, Global, Import, Module, ObjectType, Section,
+    SegmentMode, Table,
 };
 use crate::error::Error;
 
@@ -90,6 +91,18 @@ impl<'a> Module<'a> {
                         self.supertypes.push(earlier);
                         let stands_alone = is_single && ty.is_final && supertype.is_none();
                         self.stand_alone.push(stands_alone);
+                        let is_set = |field: &FieldType| field.mutable;
+                        self.objects.push(match &ty.composite_type.inner {
+                            CompositeInnerType::Struct(ty) => Some(ObjectType {
+                                is_array: false,
+                                is_mutable: ty.fields.iter().any(is_set),
+                            }),
+                            CompositeInnerType::Array(ty) => Some(ObjectType {
+                                is_array: true,
+                                is_mutable: is_set(&ty.0),
+                            }),
+                            _ => None,
+                        });
                         self.types.push(match ty.composite_type.inner {
                             CompositeInnerType::Func(ty) => Some(ty),
                             _ => None,
@@ -216,7 +229,7 @@ impl<'a> Module<'a> {
                 SegmentMode::Active(table_index.unwrap_or(0))
             }
         };
-        let mut makes_objects = false;
+        let mut makes_mutable = false;
         let (len, ty) = match segment.items {
             ElementItems::Functions(functions) => {
                 let len = functions.count();
@@ -230,7 +243,7 @@ impl<'a> Module<'a> {
                 for expression in expressions {
                     let expression = expression?;
                     self.declare(&expression)?;
-                    makes_objects |= makes_object(&expression)?;
+                    makes_mutable |= self.makes_mutable(&expression)?;
                 }
                 (len, ty)
             }
@@ -239,7 +252,7 @@ impl<'a> Module<'a> {
             mode,
             len,
             ty,
-            makes_objects,
+            makes_mutable,
             range: segment.range,
         });
         Ok(())
@@ -254,21 +267,52 @@ impl<'a> Module<'a> {
         }
         Ok(())
     }
-}
 
-/// Whether a constant expression makes a struct or an array.
-pub(super) fn makes_object(expr: &ConstExpr<'_>) -> Result<bool, BinaryReaderError> {
-    for operator in expr.get_operators_reader() {
-        if matches!(
-            operator?,
-            Operator::StructNew { .. }
-                | Operator::StructNewDefault { .. }
-                | Operator::ArrayNew { .. }
-                | Operator::ArrayNewDefault { .. }
-                | Operator::ArrayNewFixed { .. }
-        ) {
-            return Ok(true);
+    /// Whether a constant expression makes an object that can be changed, as far as can be told.
+    /// What it gets from a global is looked at in that global.
+    fn makes_mutable(&self, expr: &ConstExpr<'a>) -> Result<bool, BinaryReaderError> {
+        for operator in expr.get_operators_reader() {
+            let makes_mutable = match operator? {
+                Operator::StructNew {
+                    struct_type_index: ty,
+                }
+                | Operator::StructNewDefault {
+                    struct_type_index: ty,
+                }
+                | Operator::ArrayNew {
+                    array_type_index: ty,
+                }
+                | Operator::ArrayNewDefault {
+                    array_type_index: ty,
+                }
+                | Operator::ArrayNewFixed {
+                    array_type_index: ty,
+                    ..
+                } => self.object_type(ty).is_none_or(|ty| ty.is_mutable),
+                Operator::I32Const { .. }
+                | Operator::I64Const { .. }
+                | Operator::F32Const { .. }
+                | Operator::F64Const { .. }
+                | Operator::V128Const { .. }
+                | Operator::I32Add
+                | Operator::I32Sub
+                | Operator::I32Mul
+                | Operator::I64Add
+                | Operator::I64Sub
+                | Operator::I64Mul
+                | Operator::GlobalGet { .. }
+                | Operator::RefNull { .. }
+                | Operator::RefFunc { .. }
+                | Operator::RefI31
+                | Operator::AnyConvertExtern
+                | Operator::ExternConvertAny
+                | Operator::End => false,
+                _ => true,
+            };
+            if makes_mutable {
+                return Ok(true);
+            }
         }
+        Ok(false)
     }
-    Ok(false)
 }

@@ -4,6 +4,7 @@
 //! state after. What the module's own initializers and segments would bring about again is not
 //! state; the difference is.
 
+pub mod objects;
 mod pages;
 pub mod plan;
 pub mod references;
@@ -17,6 +18,7 @@ use crate::error::Error;
 use crate::instrument::{Instrumented, Names};
 use crate::module::{DataSegment, ElementSegment, ExternKind, Module, SegmentMode, val_type_name};
 use crate::value::{Reference, Value};
+use objects::{Object, Objects};
 use plan::Contents;
 use references::{Item, Referents, TableSnapshot};
 
@@ -28,6 +30,9 @@ pub trait State {
     fn global(&mut self, index: u32) -> Result<Value, Error>;
     /// A table's slots.
     fn table(&mut self, index: u32) -> Result<Vec<Reference>, Error>;
+    /// What an object holds that a global, a table or another object gave a handle of; `None` if
+    /// that is more than `most` values.
+    fn object(&mut self, handle: u32, most: usize) -> Result<Option<Object>, Error>;
     /// The functions that references can be of, as in [`Instrumented::functions`].
     fn functions(&mut self) -> Result<Vec<Reference>, Error>;
     /// Whether the probe of this name traps.
@@ -61,6 +66,8 @@ impl Found {
 pub struct Baseline {
     tables: Vec<Vec<Reference>>,
     globals: BTreeMap<u32, Value>,
+    /// The objects to which these lead.
+    objects: Objects,
     memories: BTreeMap<u32, Contents>,
     /// Whether each segment was dropped, by its probe.
     segments: BTreeMap<String, bool>,
@@ -97,12 +104,17 @@ impl Baseline {
             .tables
             .all()
             .map(|(index, _)| state.table(index))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
         let mut globals = BTreeMap::new();
         for &index in &code.globals {
             if all || !is_written(module, index) {
                 globals.insert(index, state.global(index)?);
             }
+        }
+        let mut objects = Objects::default();
+        let slots = tables.iter().flatten().copied().map(Value::Ref);
+        for value in slots.chain(globals.values().copied()) {
+            objects.read(state, value)?;
         }
         let mut memories = BTreeMap::new();
         for (index, _) in module.memories.all() {
@@ -130,6 +142,7 @@ impl Baseline {
         Ok(Baseline {
             tables,
             globals,
+            objects,
             memories,
             segments,
             numbers,
@@ -149,6 +162,7 @@ impl Baseline {
         names: &Names,
         shared: &dyn Fn(ExternKind, u32) -> bool,
     ) -> Result<(), Error> {
+        let mut comparison = self.objects.comparison();
         for (&index, &before) in &self.globals {
             if shared(ExternKind::Global, index) {
                 continue;
@@ -156,6 +170,9 @@ impl Baseline {
             let after = state.global(index)?;
             if let Some(what) = untold(after) {
                 return Err(unrepresentable(describe_global(module, index), what));
+            }
+            if let Some(complaint) = comparison.complaint(state, after)? {
+                return Err(unrepresentable(describe_global(module, index), &complaint));
             }
             if after != before {
                 return Err(unrepresentable(describe_global(module, index), CHANGED));
@@ -176,6 +193,9 @@ impl Baseline {
                 let item = || format!("slot {slot} of {}", table());
                 if let Some(what) = untold(Value::Ref(*after)) {
                     return Err(unrepresentable(item(), what));
+                }
+                if let Some(complaint) = comparison.complaint(state, Value::Ref(*after))? {
+                    return Err(unrepresentable(item(), &complaint));
                 }
                 if before != after {
                     return Err(unrepresentable(item(), CHANGED));
@@ -201,7 +221,7 @@ impl Baseline {
         }
         for index in passive_elements(module) {
             let is_dropped = self.segments.get(&names.element(index)) == Some(&true);
-            if module.elements[index as usize].makes_objects && !is_dropped {
+            if module.elements[index as usize].makes_mutable && !is_dropped {
                 return Err(unrepresentable(format!("element segment {index}"), OBJECTS));
             }
         }
@@ -210,14 +230,13 @@ impl Baseline {
 }
 
 const CHANGED: &str = "was changed by the initialization";
-const OBJECTS: &str = "holds objects of the garbage-collected heap";
+const OBJECT: &str = "holds an object of the garbage-collected heap";
+const OBJECTS: &str = "holds objects of the garbage-collected heap that can be changed";
 
 /// What a value is that cannot be told from another one, and whose insides may have changed.
 fn untold(value: Value) -> Option<&'static str> {
     match value {
-        Value::Ref(Reference::Object | Reference::Handle(_)) => {
-            Some("holds an object of the garbage-collected heap")
-        }
+        Value::Ref(Reference::Object) => Some(OBJECT),
         Value::Ref(Reference::Exception) => Some("holds an exception that was caught"),
         _ => None,
     }
@@ -331,7 +350,7 @@ impl<'s> Snapshot<'s> {
         for index in passive_elements(module) {
             if state.traps(&code.names.element(index))? {
                 snapshot.dropped_elements.insert(index);
-            } else if module.elements[index as usize].makes_objects {
+            } else if module.elements[index as usize].makes_mutable {
                 let segment = format!("element segment {index}");
                 return Err(unrepresentable(segment, OBJECTS));
             }
@@ -406,11 +425,15 @@ impl<'s> Snapshot<'s> {
         origin: &Origin,
         identify: impl FnOnce(&mut S) -> Result<Referents, Error>,
     ) -> Result<(), Error> {
+        let mut comparison = origin.baseline.objects.comparison();
         let mut globals = Vec::new();
         for (&index, before) in &origin.baseline.globals {
             let after = state.global(index)?;
             if let Some(what) = untold(after) {
                 return Err(unrepresentable(describe_global(module, index), what));
+            }
+            if let Some(complaint) = comparison.complaint(state, after)? {
+                return Err(unrepresentable(describe_global(module, index), &complaint));
             }
             if after == *before {
                 continue;
@@ -425,11 +448,16 @@ impl<'s> Snapshot<'s> {
         let mut tables = Vec::new();
         for ((index, _), before) in module.tables.all().zip(&origin.baseline.tables) {
             let after = state.table(index)?;
-            let mut slots = after.iter().enumerate();
-            let found = slots.find_map(|(slot, now)| Some((slot, untold(Value::Ref(*now))?)));
-            if let Some((slot, what)) = found {
-                let table = describe(module, ExternKind::Table, index);
-                return Err(unrepresentable(format!("slot {slot} of {table}"), what));
+            for (slot, now) in after.iter().copied().map(Value::Ref).enumerate() {
+                let complaint = match untold(now) {
+                    Some(what) => Some(what.into()),
+                    None => comparison.complaint(state, now)?,
+                };
+                if let Some(complaint) = complaint {
+                    let table = describe(module, ExternKind::Table, index);
+                    let item = format!("slot {slot} of {table}");
+                    return Err(unrepresentable(item, &complaint));
+                }
             }
             if after != *before {
                 tables.push((index, after));
@@ -438,23 +466,22 @@ impl<'s> Snapshot<'s> {
         if globals.is_empty() && tables.is_empty() {
             return Ok(());
         }
-        let mut functions = identify(state)?;
+        let mut referents = identify(state)?;
         for (&index, value) in &origin.baseline.globals {
             if let (Value::Ref(value), Some(global)) = (value, module.globals.get(index))
-                && index < module.globals.imported()
                 && !global.ty.mutable
             {
-                functions.add_global(index, *value);
+                referents.add_global(index, *value);
             }
         }
         for (index, value) in globals {
-            let item = functions.of_global(module, index, value)?;
+            let item = referents.of_global(module, index, value)?;
             self.globals.insert(index, Constant::Reference(item));
         }
         for (index, slots) in tables {
             let found = origin.found.tables.get(index as usize);
             let found = found.map(Vec::as_slice);
-            let table = TableSnapshot::plan(module, index, &slots, found, &functions)?;
+            let table = TableSnapshot::plan(module, index, &slots, found, &referents)?;
             self.tables.push(table);
         }
         let kept = module

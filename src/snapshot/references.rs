@@ -17,7 +17,7 @@ pub enum Item {
     Func(u32),
     /// An unboxed integer; an external one in a place for such references.
     I31(u32),
-    /// What an imported immutable global holds, by its index.
+    /// What an immutable global holds, by its index.
     Global {
         index: u32,
         /// Whether it is external and the place is not, or the place is and it is not.
@@ -25,13 +25,13 @@ pub enum Item {
     },
 }
 
-/// What references can be of: functions and references of the host.
+/// What references can be of: functions, and what immutable globals hold.
 #[derive(Default)]
 pub struct Referents {
     /// The index of each function, by the number that its references have in this run.
     functions: HashMap<u64, u32>,
-    /// The imported immutable globals that hold references of the host.
-    globals: Vec<(u32, Reference)>,
+    /// The immutable globals that hold each object or reference of the host, in order.
+    globals: HashMap<Reference, Vec<u32>>,
 }
 
 impl Referents {
@@ -42,29 +42,44 @@ impl Referents {
         }
     }
 
-    /// Takes note of what an imported immutable global holds.
+    /// Takes note of what an immutable global holds.
     pub fn add_global(&mut self, index: u32, value: Reference) {
-        if let Reference::Extern(_) = value {
-            self.globals.push((index, value));
+        if let Reference::Extern(_) | Reference::Handle(_) = value {
+            self.globals.entry(value).or_default().push(index);
         }
     }
 
-    /// An imported global from which a place of this type can have a reference of the host.
-    fn global(&self, module: &Module<'_>, reference: Reference, ty: RefType) -> Option<Item> {
-        let mut globals = self.globals.iter().filter(|(_, held)| *held == reference);
-        globals.find_map(|(index, _)| {
-            let ValType::Ref(from) = module.globals.get(*index)?.ty.content_type else {
+    /// One of the first so many globals, from which a place of this type can have a reference.
+    fn global(
+        &self,
+        module: &Module<'_>,
+        reference: Reference,
+        ty: RefType,
+        globals: u32,
+    ) -> Option<Item> {
+        let holding = self.globals.get(&reference)?.iter().copied();
+        let mut holding = holding.take_while(|index| *index < globals);
+        holding.find_map(|index| {
+            let ValType::Ref(from) = module.globals.get(index)?.ty.content_type else {
                 return None;
             };
-            let fits = ty.is_nullable() || !from.is_nullable();
-            fits.then_some(Item::Global {
-                index: *index,
-                converted: is_external(from) != is_external(ty),
-            })
+            let converted = is_external(from) != is_external(ty);
+            let converted_to = match is_external(from) {
+                true => RefType::ANY,
+                false => RefType::EXTERN,
+            };
+            let got = match (converted, from.is_nullable()) {
+                (false, _) => from,
+                (true, true) => converted_to.nullable(),
+                (true, false) => converted_to,
+            };
+            let fits = module.is_reference_subtype(got, ty);
+            fits.then_some(Item::Global { index, converted })
         })
     }
 
-    /// What can be written for a reference, in a place of this type.
+    /// What can be written for a reference, in a place of this type whose expression can get the
+    /// first so many `globals`.
     ///
     /// # Errors
     ///
@@ -74,6 +89,7 @@ impl Referents {
         module: &Module<'_>,
         reference: Reference,
         ty: RefType,
+        globals: u32,
     ) -> Result<Item, &'static str> {
         match reference {
             Reference::Null => Ok(Item::Null),
@@ -83,9 +99,13 @@ impl Referents {
                 Some(_) => Err("holds an imported function whose import is of a wider type"),
                 None => Err("holds a function that the module neither defines nor imports"),
             },
-            other => match self.global(module, other, ty) {
-                Some(item) => Ok(item),
-                None => Err(super::untold(Value::Ref(other)).unwrap_or(
+            other => match (self.global(module, other, ty, globals), other) {
+                (Some(item), _) => Ok(item),
+                (None, Reference::Handle(_)) => Err(
+                    "holds an object of the garbage-collected heap that no immutable global \
+                         before it holds",
+                ),
+                (None, other) => Err(super::untold(Value::Ref(other)).unwrap_or(
                     "holds a reference of the host that no imported immutable global holds",
                 )),
             },
@@ -106,7 +126,7 @@ impl Referents {
         let Some(ValType::Ref(ty)) = ty else {
             return Err(Error::internal("a global of numbers holds a reference"));
         };
-        self.item(module, value, ty)
+        self.item(module, value, ty, index)
             .map_err(|what| unrepresentable(describe_global(module, index), what))
     }
 }
@@ -144,7 +164,7 @@ impl TableSnapshot {
         index: u32,
         slots: &[Reference],
         before: Option<&[Reference]>,
-        functions: &Referents,
+        referents: &Referents,
     ) -> Result<TableSnapshot, Error> {
         let table = module.tables.get(index).expect("a table of the module");
         let initial = match &table.init {
@@ -161,7 +181,8 @@ impl TableSnapshot {
             if before.is_some_and(is_as_before) {
                 continue;
             }
-            let item = functions.item(module, *reference, table.ty.element_type);
+            let element = table.ty.element_type;
+            let item = referents.item(module, *reference, element, module.globals.len());
             let item = item.map_err(|what| {
                 let table = super::describe(module, ExternKind::Table, index);
                 unrepresentable(format!("slot {slot} of {table}"), what)
