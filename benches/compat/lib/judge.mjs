@@ -1,6 +1,6 @@
 // One module through wizer, and its output beside the original in V8.
 
-import { snapshot } from '../../../index.mjs'
+import { Session, snapshot } from '../../../index.mjs'
 import { compare, instantiate } from './compare.mjs'
 import { hostImports } from './host.mjs'
 
@@ -48,12 +48,21 @@ export async function judge(entry, wasm) {
 async function run(entry, wasm) {
   const started = performance.now()
   try {
-    const { wasm: output, report } = await snapshot(wasm, options(entry, wasm))
-    return { output, ms: Math.round(performance.now() - started), engine: report.engine.name }
+    const { wasm: output, report } = await initialize(wasm, options(entry, wasm))
+    return { output, ms: Math.round(performance.now() - started), engine: report?.engine.name }
   } catch (error) {
     if (error.code === undefined) throw error
     return { error }
   }
+}
+
+/** A module that has nothing to call is done with its start function, which a session runs. */
+async function initialize(wasm, { initFunc, invoke, ...options }) {
+  if (initFunc || invoke) return snapshot(wasm, { initFunc, invoke, ...options })
+  const session = await Session.create(wasm, options)
+  const output = await session.snapshot()
+  await session.close()
+  return { wasm: output }
 }
 
 /** The options of an initialization. */
