@@ -1,6 +1,9 @@
 //! Memories, tables, globals and tags that a caller provides, with the types that the importing
-//! module asks for. Each becomes a module of its own, which exports it; but a reference of the host
-//! has no constant expression, and a tag of a module would not be the host's: engines make those.
+//! module asks for. Modules that are made for it export them: one for the globals of each name, as there
+//! may be thousands, and one for each memory and table. But a reference of the host has no constant
+//! expression, and a tag of a module would not be the host's: engines make those.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use wasm_encoder::{
     ConstExpr, DataSection, ExportKind, ExportSection, GlobalSection, Instruction, MemorySection,
@@ -24,15 +27,16 @@ pub fn stubs(
     importers: &[&Module<'_>],
     is_exported: &dyn Fn(&str, &str) -> bool,
 ) -> Vec<ProvidedItem> {
+    let names = |item: &'_ ProvidedItem| (item.module.clone(), item.name.clone());
+    let mut provided: HashSet<_> = items.iter().map(names).collect();
     let mut stubbed: Vec<ProvidedItem> = Vec::new();
     for import in importers.iter().flat_map(|importer| &importer.imports) {
         let (module, name) = (import.module, import.name);
-        let is_it = |item: &ProvidedItem| item.module == module && item.name == name;
-        if is_exported(module, name) || items.iter().chain(&stubbed).any(is_it) {
-            continue;
-        }
         let stub = stubs.find(module, name);
-        if let Some(item) = stub.and_then(|stub| stub_item(stub, import.ty)) {
+        if let Some(item) = stub.and_then(|stub| stub_item(stub, import.ty))
+            && !is_exported(module, name)
+            && provided.insert((module.into(), name.into()))
+        {
             stubbed.push(ProvidedItem {
                 module: module.into(),
                 name: name.into(),
@@ -79,27 +83,44 @@ pub fn modules(
     items: &mut Vec<ProvidedItem>,
     importers: &[&Module<'_>],
 ) -> Result<Vec<(String, Vec<u8>)>, Error> {
+    // By their names, with the positions of the importers.
+    let mut imports: HashMap<(&str, &str), Vec<(usize, TypeRef)>> = HashMap::new();
+    for (position, importer) in importers.iter().enumerate() {
+        for import in &importer.imports {
+            let named = imports.entry((import.module, import.name)).or_default();
+            named.push((position, import.ty));
+        }
+    }
     let wanted = |item: &ProvidedItem| {
         // A function is called there, whoever provides it.
         let is_called = |ty: &TypeRef| {
             matches!(item.item, Item::Function)
                 && matches!(ty, TypeRef::Func(_) | TypeRef::FuncExact(_))
         };
-        importers.iter().find_map(|importer| {
-            let imports = importer.imports.iter();
-            let mut named = imports.filter(|i| i.module == item.module && i.name == item.name);
-            let import = named.find(|import| !is_called(&import.ty))?;
-            Some((importer, import.ty))
-        })
+        let named = imports
+            .get(&(&*item.module, &*item.name))
+            .into_iter()
+            .flatten();
+        named.copied().find(|(_, ty)| !is_called(ty))
     };
     let mut modules = Vec::new();
+    let mut globals: BTreeMap<(&str, Option<usize>), Globals> = BTreeMap::new();
+    let mut is_wanted = Vec::new();
     for item in &*items {
-        let Some((importer, ty)) = wanted(item) else {
+        let found = wanted(item);
+        is_wanted.push(found.is_some());
+        let Some((position, ty)) = found else {
             continue;
         };
-        let made = match is_made(item, importer, ty) {
-            Ok(false) => module(item, importer, ty).map(Some),
-            made => made.map(|_| None),
+        let importer = importers[position];
+        let made = match (is_made(item, importer, ty), &item.item, ty) {
+            (Ok(false), Item::Global(global), TypeRef::Global(ty)) => {
+                let types = names_type(ty.content_type).then_some(position);
+                let globals = globals.entry((&item.module, types)).or_default();
+                globals.add(&item.name, global.value, ty).map(|()| None)
+            }
+            (Ok(false), ..) => module(item, importer, ty).map(Some),
+            (made, ..) => made.map(|_| None),
         };
         let made = made.map_err(|message| Error::ImportType {
             module: item.module.clone(),
@@ -108,7 +129,12 @@ pub fn modules(
         })?;
         modules.extend(made.map(|bytes| (item.module.clone(), bytes)));
     }
-    items.retain(|item| wanted(item).is_none());
+    for ((name, types), globals) in globals {
+        let types = types.map(|position| importers[position]);
+        modules.push((name.into(), globals.finish(types)));
+    }
+    let mut is_wanted = is_wanted.into_iter();
+    items.retain(|_| is_wanted.next() == Some(false));
     Ok(modules)
 }
 
@@ -159,15 +185,54 @@ fn takes_host(ty: wasmparser::ValType) -> bool {
     }
 }
 
-/// A module that exports one thing.
-fn module(item: &ProvidedItem, importer: &Module<'_>, ty: TypeRef) -> Result<Vec<u8>, String> {
-    let mut out = wasm_encoder::Module::new();
-    if let Some(types) = importer.section(section::TYPE) {
+/// Whether a type is one that a module defines.
+fn names_type(ty: wasmparser::ValType) -> bool {
+    match ty {
+        wasmparser::ValType::Ref(ty) => !matches!(ty.heap_type(), HeapType::Abstract { .. }),
+        _ => false,
+    }
+}
+
+/// Globals that are exported by one module.
+#[derive(Default)]
+struct Globals {
+    section: GlobalSection,
+    exports: ExportSection,
+}
+
+impl Globals {
+    fn add(&mut self, name: &str, value: Value, ty: wasmparser::GlobalType) -> Result<(), String> {
+        let value = constant(value, ty.content_type).ok_or("it cannot be written as a constant")?;
+        let ty = ty.try_into().map_err(|_| "its type is not known")?;
+        let index = self.section.len();
+        self.exports.export(name, ExportKind::Global, index);
+        self.section.global(ty, &value);
+        Ok(())
+    }
+
+    /// The module, with the types of another one.
+    fn finish(self, types: Option<&Module<'_>>) -> Vec<u8> {
+        let mut out = wasm_encoder::Module::new();
+        if let Some(importer) = types {
+            copy_types(&mut out, importer);
+        }
+        out.section(&self.section).section(&self.exports);
+        out.finish()
+    }
+}
+
+fn copy_types(out: &mut wasm_encoder::Module, of: &Module<'_>) {
+    if let Some(types) = of.section(section::TYPE) {
         out.section(&wasm_encoder::RawSection {
             id: section::TYPE,
-            data: importer.contents(types),
+            data: of.contents(types),
         });
     }
+}
+
+/// A module that exports a memory or a table.
+fn module(item: &ProvidedItem, importer: &Module<'_>, ty: TypeRef) -> Result<Vec<u8>, String> {
+    let mut out = wasm_encoder::Module::new();
     let mut exports = ExportSection::new();
     let mut export = |kind| {
         exports.export(&item.name, kind, 0);
@@ -225,19 +290,13 @@ fn module(item: &ProvidedItem, importer: &Module<'_>, ty: TypeRef) -> Result<Vec
                     "a table whose slots are never null cannot be provided like this".into(),
                 );
             }
+            if names_type(wasmparser::ValType::Ref(ty.element_type)) {
+                copy_types(&mut out, importer);
+            }
             let mut tables = TableSection::new();
             tables.table(ty.try_into().map_err(|_| "its type is not known")?);
             out.section(&tables);
             export(ExportKind::Table);
-            out.section(&exports);
-        }
-        (Item::Global(global), TypeRef::Global(ty)) => {
-            let value = constant(global.value, ty.content_type)
-                .ok_or("it cannot be written as a constant")?;
-            let mut globals = GlobalSection::new();
-            globals.global(ty.try_into().map_err(|_| "its type is not known")?, &value);
-            out.section(&globals);
-            export(ExportKind::Global);
             out.section(&exports);
         }
         _ => return Err("what is provided is of another kind".into()),
