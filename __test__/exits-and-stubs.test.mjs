@@ -116,6 +116,21 @@ describe('stubs', () => {
     assert.deepEqual(instance(wasm), { byte: 42, now: 5, count: 7n })
   })
 
+  it('stand in for thousands of globals, as compilers of Dart import them', async () => {
+    // One module for each would take minutes.
+    const globals = Array.from({ length: 4000 }, (_, i) => `(import "${i % 2 ? 'S' : 'GOT.mem'}" "${i}" (global ${i % 2 ? 'externref' : '(mut i32)'}))`)
+    const wasm = await wizer(
+      `(module ${globals.join('')} (import "S" "f" (func $f (result i32)))
+        (global (export "last") (mut i32) (i32.const 0))
+        (func (export "wizer.initialize") (global.set 4000 (i32.add (call $f) (global.get 3998)))))`,
+      { stubs: { 'S.*': 1, 'GOT.mem.*': 5 } },
+    )
+    const S = { f: () => 0 }
+    const GOT = {}
+    for (let i = 0; i < 4000; i++) (i % 2 ? S : GOT)[i] = i % 2 ? 'text' : new WebAssembly.Global({ value: 'i32', mutable: true }, i)
+    assert.equal(start(wasm, { S, 'GOT.mem': GOT }).last.value, 6)
+  })
+
   it('are refused where they make no sense', async () => {
     for (const stubs of [{ env: 0 }, { 'env.f': '0' }, { 'env.f': null }, [], 'env.*']) {
       await assert.rejects(wizer(IMPORTING, { stubs }), { code: 'ERR_WIZER_OPTION' }, JSON.stringify(stubs))

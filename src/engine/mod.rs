@@ -8,7 +8,6 @@ pub mod cache;
 mod compiler;
 mod interpreter;
 mod making;
-mod objects;
 pub mod stack;
 pub mod tier;
 mod unfused;

@@ -19,7 +19,7 @@
 use std::borrow::Cow;
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
-use wasmparser::{BinaryReader, CodeSectionReader, FunctionBody, VisitOperator, VisitSimdOperator};
+use wasmparser::{BinaryReader, CodeSectionReader, FunctionBody, Operator};
 
 use crate::module::{Module, section};
 use crate::splice::{Rope, Splice};
@@ -67,49 +67,151 @@ fn rewritten(wasm: &[u8]) -> Option<Vec<u8>> {
 /// A function with something before each `select`, where there is one.
 fn separated(body: &FunctionBody<'_>) -> Option<Vec<u8>> {
     let bytes = body.as_bytes();
-    // Most functions have not even a byte like one.
+    // Many functions have not even a byte like one.
     memchr::memchr2(SELECT, TYPED_SELECT, bytes)?;
-    let start = body.range().start;
-    let mut operators = body.get_operators_reader().ok()?;
-    let mut out = Vec::with_capacity(bytes.len() + 16 * NOTHING.len());
+    let code = body.get_operators_reader().ok()?.original_position() - body.range().start;
+    let found = selects(&bytes[code..]).or_else(|| slowly(body, code))?;
+    if found.is_empty() {
+        return None;
+    }
+    let mut out = Vec::with_capacity(bytes.len() + found.len() * NOTHING.len());
     let mut done = 0;
-    while !operators.eof() {
-        let at = operators.original_position() - start;
-        if operators.visit_operator(&mut IsSelect).ok()? {
-            out.extend_from_slice(&bytes[done..at]);
-            out.extend_from_slice(NOTHING);
-            done = at;
-        }
+    for at in found {
+        out.extend_from_slice(&bytes[done..code + at]);
+        out.extend_from_slice(NOTHING);
+        done = code + at;
     }
     out.extend_from_slice(&bytes[done..]);
-    (done > 0).then_some(out)
+    Some(out)
 }
 
-/// Tells of an operator whether it is a `select`. Reading operators in this way makes none of them,
-/// and takes half the time.
-struct IsSelect;
-
-macro_rules! is_select {
-    ($(@$proposal:ident $name:ident $({ $($arg:ident: $ty:ty),* })? => $visit:ident ($($arity:tt)*))*) => {
-        $(fn $visit(&mut self $($(, _: $ty)*)?) -> bool { is_select!($name) })*
-    };
-    (Select) => { true };
-    (TypedSelect) => { true };
-    ($name:ident) => { false };
+/// Where in some code each `select` begins; `None` where there is something that is not known here.
+///
+/// The run waits for this, and `wasmparser`, which makes an operator of each, takes five times as long.
+fn selects(code: &[u8]) -> Option<Vec<usize>> {
+    let mut found = Vec::new();
+    let mut rest = Immediates { code, at: 0 };
+    while rest.at < code.len() {
+        let at = rest.at;
+        match rest.byte()? {
+            // `unreachable`, `nop`, `else`, `end`, `return`, `drop`, `ref.is_null`, and all that only computes.
+            0x00 | 0x01 | 0x05 | 0x0b | 0x0f | 0x1a | 0x45..=0xc4 | 0xd1 => {}
+            SELECT => found.push(at),
+            TYPED_SELECT => {
+                found.push(at);
+                for _ in 0..rest.leb()? {
+                    rest.ty()?;
+                }
+            }
+            // `block`, `loop` and `if`.
+            0x02..=0x04 => rest.ty()?,
+            // `br`, `br_if`, calls, locals, globals, tables, sizes of memories, constants, references.
+            0x0c | 0x0d | 0x10 | 0x12 | 0x20..=0x26 | 0x3f..=0x42 | 0xd0 | 0xd2 => {
+                rest.skip_leb()?
+            }
+            // `br_table`.
+            0x0e => {
+                for _ in 0..=rest.leb()? {
+                    rest.skip_leb()?;
+                }
+            }
+            // `call_indirect` and `return_call_indirect`.
+            0x11 | 0x13 => rest.lebs(2)?,
+            0x28..=0x3e => rest.access()?,
+            0x43 => rest.bytes(4)?,
+            0x44 => rest.bytes(8)?,
+            0xfc => match rest.leb()? {
+                0..=7 => {}
+                // `data.drop`, `memory.fill`, `elem.drop`, and sizes of tables.
+                9 | 11 | 13 | 15..=17 => rest.skip_leb()?,
+                // `init` and `copy`.
+                8 | 10 | 12 | 14 => rest.lebs(2)?,
+                _ => return None,
+            },
+            0xfd => match rest.leb()? {
+                0..=11 | 92 | 93 => rest.access()?,
+                // `v128.const` and `i8x16.shuffle`.
+                12 | 13 => rest.bytes(16)?,
+                21..=34 => rest.bytes(1)?,
+                84..=91 => {
+                    rest.access()?;
+                    rest.bytes(1)?;
+                }
+                14..=255 => {}
+                _ => return None,
+            },
+            _ => return None,
+        }
+    }
+    Some(found)
 }
 
-impl<'a> VisitOperator<'a> for IsSelect {
-    type Output = bool;
+/// What comes behind opcodes.
+struct Immediates<'a> {
+    code: &'a [u8],
+    at: usize,
+}
 
-    fn simd_visitor(&mut self) -> Option<&mut dyn VisitSimdOperator<'a, Output = bool>> {
-        Some(self)
+impl Immediates<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let byte = *self.code.get(self.at)?;
+        self.at += 1;
+        Some(byte)
     }
 
-    wasmparser::for_each_visit_operator!(is_select);
+    fn bytes(&mut self, count: usize) -> Option<()> {
+        self.at += count;
+        (self.at <= self.code.len()).then_some(())
+    }
+
+    fn skip_leb(&mut self) -> Option<()> {
+        while self.byte()? >= 0x80 {}
+        Some(())
+    }
+
+    fn lebs(&mut self, count: usize) -> Option<()> {
+        (0..count).try_for_each(|_| self.skip_leb())
+    }
+
+    fn leb(&mut self) -> Option<u32> {
+        let mut value = 0;
+        for shift in (0..32).step_by(7) {
+            let byte = self.byte()?;
+            value |= u32::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    /// A type of one part: `0x63` and `0x64` begin a reference type of two.
+    fn ty(&mut self) -> Option<()> {
+        match self.code.get(self.at)? {
+            0x63 | 0x64 => None,
+            _ => self.skip_leb(),
+        }
+    }
+
+    /// The alignment, which tells whether a memory is named, and the offset.
+    fn access(&mut self) -> Option<()> {
+        const NAMES_MEMORY: u32 = 1 << 6;
+        let names_memory = self.leb()? & NAMES_MEMORY != 0;
+        self.lebs(1 + usize::from(names_memory))
+    }
 }
 
-impl VisitSimdOperator<'_> for IsSelect {
-    wasmparser::for_each_visit_simd_operator!(is_select);
+/// The same, with any operator.
+fn slowly(body: &FunctionBody<'_>, code: usize) -> Option<Vec<usize>> {
+    let start = body.range().start + code;
+    let mut found = Vec::new();
+    for operator in body.get_operators_reader().ok()?.into_iter_with_offsets() {
+        let (operator, at) = operator.ok()?;
+        if matches!(operator, Operator::Select | Operator::TypedSelect { .. }) {
+            found.push(at - start);
+        }
+    }
+    Some(found)
 }
 
 #[cfg(test)]
@@ -131,6 +233,59 @@ mod tests {
             wat::parse_str(text).unwrap()
         };
         assert!(unfused(&module("")) == module("i32.const 0 drop"));
+    }
+
+    /// In random functions of every proposal, both ways find the same.
+    #[test]
+    fn every_select_is_found() {
+        let config = wasm_smith::Config {
+            min_funcs: 20,
+            max_funcs: 40,
+            max_instructions: 400,
+            memory64_enabled: true,
+            relaxed_simd_enabled: false,
+            threads_enabled: false,
+            wide_arithmetic_enabled: false,
+            exceptions_enabled: false,
+            gc_enabled: false,
+            max_memories: 3,
+            max_tables: 3,
+            ..wasm_smith::Config::default()
+        };
+        let (mut known, mut all, mut count) = (0, 0, 0);
+        for seed in 0..100u64 {
+            let mut bytes = vec![0; 100_000];
+            let mut state = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            for byte in &mut bytes {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                *byte = state as u8;
+            }
+            let mut input = arbitrary::Unstructured::new(&bytes);
+            let Ok(module) = wasm_smith::Module::new(config.clone(), &mut input) else {
+                continue;
+            };
+            let wasm = module.to_bytes();
+            for payload in wasmparser::Parser::new(0).parse_all(&wasm) {
+                let Ok(wasmparser::Payload::CodeSectionEntry(body)) = payload else {
+                    continue;
+                };
+                let start = body.get_operators_reader().unwrap().original_position();
+                let code = start - body.range().start;
+                let expected = slowly(&body, code).unwrap();
+                all += 1;
+                if let Some(found) = selects(&body.as_bytes()[code..]) {
+                    known += 1;
+                    count += found.len();
+                    assert_eq!(found, expected, "seed {seed}");
+                }
+            }
+        }
+        assert!(
+            known == all && count > 30,
+            "{known} of {all}, {count} found"
+        );
     }
 
     #[test]

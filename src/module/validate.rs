@@ -115,8 +115,8 @@ const LEGACY_EXCEPTIONS: &str = "legacy_exceptions";
 
 /// Flags of Binaryen 132, Emscripten 4 and LLVM 20.
 const LEGACY_EXCEPTIONS_HELP: &str = "translate them into the exceptions of WebAssembly 3.0, by \
-    `wasm-opt --all-features --disable-compact-imports --translate-to-exnref`, or compile the module with these \
-    (`-sWASM_LEGACY_EXCEPTIONS=0` in Emscripten, `-mllvm -wasm-use-legacy-eh=false` in clang)";
+    `wasm-opt --all-features --disable-compact-imports --disable-custom-descriptors --translate-to-exnref`, or compile \
+    the module with these (`-sWASM_LEGACY_EXCEPTIONS=0` in Emscripten, `-mllvm -wasm-use-legacy-eh=false` in clang)";
 
 fn validate_for(bytes: &[u8], features: WasmFeatures) -> Result<(), Error> {
     let mut validator = Validator::new_with_features(features);

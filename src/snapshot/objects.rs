@@ -2,6 +2,7 @@
 //! instantiation makes them again, so they need not be written where they are what they were.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::{OBJECT, State};
 use crate::error::Error;
@@ -90,8 +91,8 @@ impl Comparison<'_> {
                     false => format!("{OBJECT} that the initialization made"),
                 }));
             }
-            if !self.from.contains_key(&number) {
-                self.from.insert(number, None);
+            if let Entry::Vacant(entry) = self.from.entry(number) {
+                entry.insert(None);
                 next.push(number);
             }
         }
@@ -109,9 +110,9 @@ impl Comparison<'_> {
                     (true, Some(what)) => what,
                     (true, None) => {
                         if let Some(child) = handle(*now)
-                            && !self.from.contains_key(&child)
+                            && let Entry::Vacant(entry) = self.from.entry(child)
                         {
-                            self.from.insert(child, Some((number, place)));
+                            entry.insert(Some((number, place)));
                             next.push(child);
                         }
                         continue;

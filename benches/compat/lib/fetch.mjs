@@ -26,7 +26,8 @@ function translated(file) {
   const output = `${file}.translated`
   if (!existsSync(output)) {
     const wasmOpt = join(dirname(fileURLToPath(import.meta.resolve('binaryen'))), 'bin', 'wasm-opt')
-    run(process.execPath, [wasmOpt, '--all-features', '--disable-compact-imports', '--translate-to-exnref', file, '-o', output])
+    const features = ['--all-features', '--disable-compact-imports', '--disable-custom-descriptors']
+    run(process.execPath, [wasmOpt, ...features, '--translate-to-exnref', file, '-o', output])
   }
   return readFileSync(output)
 }

@@ -5,7 +5,8 @@ use std::hash::{DefaultHasher, Hasher};
 
 use wasmtime::{AnyRef, AsContext, AsContextMut, ExnRef, ExternRef, OwnedRooted, RootScope, Val};
 
-use super::compiler::{StoreData, from_val};
+use super::StoreData;
+use super::values::from_val;
 use crate::snapshot::objects::Object;
 use crate::value::{Reference, Value};
 
