@@ -18,6 +18,9 @@ pub struct Pool(LazyLock<Option<ThreadPool>>);
 /// For what takes some milliseconds, and is waited for.
 pub static SHORT: Pool = Pool(LazyLock::new(|| build("wizer")));
 
+/// For what goes on beside a run, which has other work to wait for: validation.
+pub static BESIDE: Pool = Pool(LazyLock::new(|| build("wizer-beside")));
+
 /// For compilers.
 pub static COMPILERS: Pool = Pool(LazyLock::new(|| build("wizer-compile")));
 

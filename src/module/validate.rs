@@ -8,7 +8,7 @@ use wasmparser::{FuncToValidate, FuncValidatorAllocations, FunctionBody, Parser}
 use wasmparser::{ValidPayload, Validator, ValidatorResources, WasmFeatures};
 
 use crate::error::Error;
-use crate::threads::SHORT;
+use crate::threads::BESIDE;
 
 /// The validation of the modules of a run, on threads of its own.
 #[derive(Clone)]
@@ -133,7 +133,7 @@ fn validate_for(bytes: &[u8], features: WasmFeatures) -> Result<(), Error> {
         *allocations = validator.into_allocations();
         result.err()
     };
-    let first = SHORT.run(|| {
+    let first = BESIDE.run(|| {
         let errors = bodies
             .into_par_iter()
             .map_init(FuncValidatorAllocations::default, one)
