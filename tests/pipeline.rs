@@ -1575,8 +1575,8 @@ fn changes_in_objects_are_named_by_their_fields() {
 
 #[test]
 fn objects_of_which_no_constant_is_known_are_named() {
-    const MADE: &str = "that the initialization made";
-    const HELD: &str = "that no immutable global before it holds";
+    const MADE: &str = "that was not there from the start";
+    const HELD: &str = "that it can get from no immutable global";
     let types = r#"(type $s (sub (struct (field i32)))) (type $a (array i32))"#;
     for (declarations, init, item, change) in [
         (

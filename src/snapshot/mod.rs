@@ -471,7 +471,7 @@ impl<'s> Snapshot<'s> {
             if let (Value::Ref(value), Some(global)) = (value, module.globals.get(index))
                 && !global.ty.mutable
             {
-                referents.add_global(index, *value);
+                referents.add_global(index, *value, global.ty.content_type);
             }
         }
         for (index, value) in globals {

@@ -17,9 +17,12 @@ pub struct Object {
     pub values: Vec<Value>,
 }
 
-/// The most elements and fields that are kept to be compared, of 32 bytes each: 128 MiB. A module
-/// decides how many there are, and has to write some code for each object, but not for its elements.
+/// The most elements and fields that are kept to be compared, of 32 bytes each.
 const MAX_VALUES: usize = 4 << 20;
+
+/// As how many values an object counts besides: it is known by its handle in several places, which
+/// takes some 800 bytes.
+const OBJECT_VALUES: usize = 24;
 
 /// The objects of an instance as they were, by their handles.
 #[derive(Default)]
@@ -37,11 +40,16 @@ impl Objects {
             if self.held.contains_key(&number) {
                 continue;
             }
-            let Some(object) = state.object(number, MAX_VALUES - self.values)? else {
+            let room = MAX_VALUES.checked_sub(self.values + OBJECT_VALUES);
+            let object = match room {
+                Some(room) => state.object(number, room)?,
+                None => None,
+            };
+            let Some(object) = object else {
                 self.is_full = true;
                 continue;
             };
-            self.values += object.values.len();
+            self.values += OBJECT_VALUES + object.values.len();
             next.extend(object.values.iter().copied().filter_map(handle));
             self.held.insert(number, object);
         }
@@ -84,11 +92,10 @@ impl Comparison<'_> {
         if let Some(number) = handle(root) {
             if !self.objects.held.contains_key(&number) {
                 return Ok(Some(match self.objects.is_full {
-                    true => format!(
-                        "{OBJECT} that was not compared, as there are more than {MAX_VALUES} \
-                         fields and elements"
-                    ),
-                    false => format!("{OBJECT} that the initialization made"),
+                    true => {
+                        format!("{OBJECT} that was not compared, as there are more than can be")
+                    }
+                    false => format!("{OBJECT} that was not there from the start"),
                 }));
             }
             if let Entry::Vacant(entry) = self.from.entry(number) {
@@ -99,7 +106,7 @@ impl Comparison<'_> {
         while let Some(number) = next.pop() {
             let Some(before) = self.objects.held.get(&number) else {
                 return Ok(Some(format!(
-                    "{OBJECT} that leads to more than {MAX_VALUES} fields and elements"
+                    "{OBJECT} that leads to more of them than can be compared"
                 )));
             };
             let now = state.object(number, before.values.len())?;

@@ -30,8 +30,9 @@ pub enum Item {
 pub struct Referents {
     /// The index of each function, by the number that its references have in this run.
     functions: HashMap<u64, u32>,
-    /// The immutable globals that hold each object or reference of the host, in order.
-    globals: HashMap<Reference, Vec<u32>>,
+    /// The immutable globals that hold each object or reference of the host, in order: the first of
+    /// each type.
+    globals: HashMap<Reference, Vec<(u32, RefType)>>,
 }
 
 impl Referents {
@@ -43,9 +44,14 @@ impl Referents {
     }
 
     /// Takes note of what an immutable global holds.
-    pub fn add_global(&mut self, index: u32, value: Reference) {
-        if let Reference::Extern(_) | Reference::Handle(_) = value {
-            self.globals.entry(value).or_default().push(index);
+    pub fn add_global(&mut self, index: u32, value: Reference, ty: ValType) {
+        if let Reference::Extern(_) | Reference::Handle(_) = value
+            && let ValType::Ref(ty) = ty
+        {
+            let holding = self.globals.entry(value).or_default();
+            if holding.iter().all(|(_, known)| *known != ty) {
+                holding.push((index, ty));
+            }
         }
     }
 
@@ -58,11 +64,8 @@ impl Referents {
         globals: u32,
     ) -> Option<Item> {
         let holding = self.globals.get(&reference)?.iter().copied();
-        let mut holding = holding.take_while(|index| *index < globals);
-        holding.find_map(|index| {
-            let ValType::Ref(from) = module.globals.get(index)?.ty.content_type else {
-                return None;
-            };
+        let mut holding = holding.take_while(|(index, _)| *index < globals);
+        holding.find_map(|(index, from)| {
             let converted = is_external(from) != is_external(ty);
             let converted_to = match is_external(from) {
                 true => RefType::ANY,
@@ -102,8 +105,8 @@ impl Referents {
             other => match (self.global(module, other, ty, globals), other) {
                 (Some(item), _) => Ok(item),
                 (None, Reference::Handle(_)) => Err(
-                    "holds an object of the garbage-collected heap that no immutable global \
-                         before it holds",
+                    "holds an object of the garbage-collected heap that it can get from no \
+                     immutable global",
                 ),
                 (None, other) => Err(super::untold(Value::Ref(other)).unwrap_or(
                     "holds a reference of the host that no imported immutable global holds",

@@ -196,12 +196,16 @@ fn names_type(ty: wasmparser::ValType) -> bool {
 /// Globals that are exported by one module.
 #[derive(Default)]
 struct Globals {
+    names: HashSet<String>,
     section: GlobalSection,
     exports: ExportSection,
 }
 
 impl Globals {
     fn add(&mut self, name: &str, value: Value, ty: wasmparser::GlobalType) -> Result<(), String> {
+        if !self.names.insert(name.into()) {
+            return Err("it is provided twice".into());
+        }
         let value = constant(value, ty.content_type).ok_or("it cannot be written as a constant")?;
         let ty = ty.try_into().map_err(|_| "its type is not known")?;
         let index = self.section.len();
