@@ -1705,20 +1705,28 @@ fn thousands_of_constants() {
     let mut instance = Judge::new(&[]).instantiate(&output).unwrap();
     let expected = Ended::Returned(vec![Seen::Number("i32", u128::from(last) - 1)]);
     assert_eq!(instance.call("last"), expected);
+}
 
-    // Of a long way, the end is told.
-    text += r#"(global $text (mut i32) (i32.const 0)) (export "root" (global $root))"#;
-    text += &format!(
-        "(global $root (mut (ref null $s)) (struct.new $s (i32.const 0) (global.get $g{last})))"
+/// Of a long way to what changed, the end is told.
+#[test]
+fn the_way_to_a_change_is_cut_short() {
+    let next = "(struct.get $s 1 ".repeat(5);
+    let text = format!(
+        r#"(module (type $s (struct (field (mut i32)) (field (ref null $s))))
+        (global $g (ref $s) {}(ref.null $s){})
+        (func (export "wizer.initialize")
+          (struct.set $s 0 {next}(global.get $g){} (i32.const 1))))"#,
+        "(struct.new $s (i32.const 0) ".repeat(6),
+        ")".repeat(6),
+        ")".repeat(5),
     );
-    let error = Wizer::new().run(&module(
+    let path = "field 0 of field 1 of field 1 of field 1 of an object 2 steps away";
+    let change = format!("{OBJECT} of which {path} was changed by the initialization");
+    assert_unrepresentable(
+        &Setup::default(),
         &text,
-        "(struct.set $s 0 (global.get $g0) (i32.const 1))",
-    ));
-    let message = error.unwrap_err().to_string();
-    assert!(
-        message.contains("global 0 of type (ref 0)") && message.contains("field 0 was"),
-        "{message}"
+        "global 0 of type (ref 0)",
+        &change,
     );
 }
 
