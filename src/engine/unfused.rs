@@ -46,49 +46,54 @@ fn rewritten(wasm: &[u8]) -> Option<Vec<u8>> {
     let contents = module.contents(module.section(section::CODE)?);
     let bodies = CodeSectionReader::new(BinaryReader::new(contents, 0)).ok()?;
     let bodies: Vec<_> = bodies.into_iter().collect::<Result<_, _>>().ok()?;
-    let separated: Vec<_> = match contents.len() {
-        0..PARALLEL => bodies.iter().map(separated).collect(),
-        _ => SHORT.run(|| bodies.par_iter().with_min_len(64).map(separated).collect()),
+    let selects: Vec<Vec<usize>> = match contents.len() {
+        0..PARALLEL => bodies.iter().map(selects).collect(),
+        _ => SHORT.run(|| bodies.par_iter().with_min_len(64).map(selects).collect()),
     };
-    if separated.iter().all(Option::is_none) {
+    if selects.iter().all(Vec::is_empty) {
         return None;
     }
     let mut code = Rope::new();
     code.leb(bodies.len() as u32);
-    for (body, separated) in bodies.iter().zip(&separated) {
-        let bytes = separated.as_deref().unwrap_or(body.as_bytes());
-        code.leb(bytes.len() as u32).borrow(bytes);
+    for (body, selects) in bodies.iter().zip(&selects) {
+        let mut rest = body.as_bytes();
+        code.leb((rest.len() + selects.len() * NOTHING.len()) as u32);
+        let mut done = 0;
+        for at in selects {
+            let before;
+            (before, rest) = rest.split_at(at - done);
+            code.borrow(before).borrow(NOTHING);
+            done = *at;
+        }
+        code.borrow(rest);
     }
     let mut splice = Splice::new(&module);
     splice.replace(section::CODE, code);
     Some(splice.finish().bytes)
 }
 
-/// A function with something before each `select`, where there is one.
-fn separated(body: &FunctionBody<'_>) -> Option<Vec<u8>> {
+/// Where in a function each `select` begins.
+fn selects(body: &FunctionBody<'_>) -> Vec<usize> {
     let bytes = body.as_bytes();
     // Many functions have not even a byte like one.
-    memchr::memchr2(SELECT, TYPED_SELECT, bytes)?;
-    let code = body.get_operators_reader().ok()?.original_position() - body.range().start;
-    let found = selects(&bytes[code..]).or_else(|| slowly(body, code))?;
-    if found.is_empty() {
-        return None;
+    if memchr::memchr2(SELECT, TYPED_SELECT, bytes).is_none() {
+        return Vec::new();
     }
-    let mut out = Vec::with_capacity(bytes.len() + found.len() * NOTHING.len());
-    let mut done = 0;
-    for at in found {
-        out.extend_from_slice(&bytes[done..code + at]);
-        out.extend_from_slice(NOTHING);
-        done = code + at;
-    }
-    out.extend_from_slice(&bytes[done..]);
-    Some(out)
+    let Ok(operators) = body.get_operators_reader() else {
+        return Vec::new();
+    };
+    let code = operators.original_position() - body.range().start;
+    let mut found = quickly(&bytes[code..])
+        .or_else(|| slowly(body, code))
+        .unwrap_or_default();
+    found.iter_mut().for_each(|at| *at += code);
+    found
 }
 
-/// Where in some code each `select` begins; `None` where there is something that is not known here.
+/// The same in its code; `None` where there is something that is not known here.
 ///
 /// The run waits for this, so it makes no operator of each instruction, as `wasmparser` does.
-fn selects(code: &[u8]) -> Option<Vec<usize>> {
+fn quickly(code: &[u8]) -> Option<Vec<usize>> {
     let mut found = Vec::new();
     let mut rest = Immediates { code, at: 0 };
     while rest.at < code.len() {
@@ -275,7 +280,7 @@ mod tests {
                 let code = start - body.range().start;
                 let expected = slowly(&body, code).unwrap();
                 all += 1;
-                if let Some(found) = selects(&body.as_bytes()[code..]) {
+                if let Some(found) = quickly(&body.as_bytes()[code..]) {
                     known += 1;
                     count += found.len();
                     assert_eq!(found, expected, "seed {seed}");
