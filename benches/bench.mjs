@@ -40,7 +40,7 @@ const say = (text) => {
 
 /** The jobs of a row: ours, the peer's, and V8's where it is asked. */
 function jobsOf(workload, programs, directory) {
-  const { file, args, options, stdin, env, peerArgs = [] } = workload
+  const { file, args, options, stdin, env, ownArgs = [], peerArgs = [] } = workload
   const job = (role, label, command) => ({ role, label, command, cwd: directory, stdin, env, output: join(directory, `${role}.wasm`) })
   const inProcess = (role, label) => {
     const one = job(role, label)
@@ -52,7 +52,7 @@ function jobsOf(workload, programs, directory) {
     return { ...one, command: [...command, ...args, ...more, `-o=${one.output}`, file] }
   }
   const jobs = [
-    workload.ours === 'cli' ? cli('ours', programs.ours, []) : inProcess('ours', programs.ours.label),
+    workload.ours === 'cli' ? cli('ours', programs.ours, ownArgs) : inProcess('ours', programs.ours.label),
     cli('peer', programs.peer, peerArgs),
   ]
   if (workload.warm) jobs[0].home = join(directory, 'home')
@@ -127,7 +127,8 @@ async function bench() {
   if (options.help) return void process.stdout.write(HELP)
   const runs = Number(options.runs)
   if (!Number.isInteger(runs) || runs < 1) throw new Error(`--runs takes a count, not ${options.runs}`)
-  const programs = { ours: ours(), peer: await peer('wizer.initialize') }
+  const programsFor = async (initFunc) => ({ ours: ours(['-f', initFunc]), peer: await peer(initFunc) })
+  const programs = await programsFor('wizer.initialize')
   const directory = realpathSync(mkdtempSync(join(tmpdir(), 'wizer-bench-')))
   try {
     const chosen = (name) => name.includes(options.only)
@@ -135,7 +136,8 @@ async function bench() {
     for (const workload of workloads(directory)) {
       if (!chosen(workload.name)) continue
       say(`${workload.name} `)
-      rows.push(measure(workload, programs, directory, runs))
+      workload.prepare?.()
+      rows.push(measure(workload, await programsFor(workload.initFunc ?? 'wizer.initialize'), directory, runs))
       say('\n')
     }
     const extra = {}

@@ -948,6 +948,16 @@ export const packages = [
     quick: true,
   },
   {
+    id: 'dart-fmt-translated',
+    npm: '@wasm-fmt/dart_fmt',
+    version: '0.4.0',
+    integrity: 'sha512-7Klw5dN/5Fm5izI/GWIdKGFCzb/rz87GidjbkOgXqTVjrZhRSStUldae3LiMQg6nNkVwtEo6tvQ5mus/kPpmZw==',
+    file: 'dart_fmt.wasm',
+    translated: true,
+    toolchain: 'Dart',
+    initialized: 'start (translated)',
+  },
+  {
     id: 'dart-flutter',
     pypi: 'flet-web',
     version: '1.0.5',

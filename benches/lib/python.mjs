@@ -1,4 +1,4 @@
-// Finds Python, and gets the packages of requirements.txt for it.
+// Finds Python, and gets packages for it.
 
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } 
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-const requirements = fileURLToPath(new URL('../requirements.txt', import.meta.url))
+const benches = fileURLToPath(new URL('../', import.meta.url))
 const cache = fileURLToPath(new URL('../.cache/', import.meta.url))
 
 /** @type {string | null | undefined} */
@@ -36,12 +36,14 @@ function output(python, program) {
 }
 
 /**
- * A directory that holds the packages of requirements.txt, for `PYTHONPATH`.
+ * A directory that holds the packages of a list, for `PYTHONPATH`.
  * It is made once, and made anew when the requirements or the Python change.
  *
  * @param {string} python
+ * @param {string} [list]  a file beside requirements.txt
  */
-export function pythonPackages(python) {
+export function pythonPackages(python, list = 'requirements.txt') {
+  const requirements = join(benches, list)
   const build = output(python, 'import platform, sys; print(sys.version, platform.machine())')
   const key = createHash('sha256').update(readFileSync(requirements)).update(build).digest('hex').slice(0, 16)
   const directory = join(cache, `python-${key}`)
@@ -68,7 +70,7 @@ export function pythonPackages(python) {
   )
   if (pip.status !== 0) {
     rmSync(fresh, { recursive: true, force: true })
-    throw new Error(`pip could not install requirements.txt: ${(pip.error?.message ?? pip.stderr).trim()}`)
+    throw new Error(`pip could not install ${list}: ${(pip.error?.message ?? pip.stderr).trim()}`)
   }
   renameSync(fresh, directory)
   return directory

@@ -4,6 +4,9 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { unpacked } from '../compat/lib/fetch.mjs'
+import { packages } from '../compat/packages.mjs'
+import { buildGo } from './go.mjs'
 import { bigScript, fastly, helloScript } from './inputs.mjs'
 
 const require = createRequire(import.meta.url)
@@ -21,6 +24,9 @@ const guest = (name) => join(here, '..', 'guests', `${name}.wasm`)
  * @property {string} [stdin]
  * @property {Record<string, string>} [env]
  * @property {'cli' | 'process'} ours     our command line, or `await wizer(bytes)` in a Node that runs already
+ * @property {() => void} [prepare]       makes the file
+ * @property {string} [initFunc]          `wizer.initialize` unless given
+ * @property {string[]} [ownArgs]         what only our command line needs
  * @property {string[]} [peerArgs]        what only the peer needs
  * @property {boolean} [warm]             whether our cache holds what an earlier run left
  * @property {number} [time]              the ratio of times, peer ÷ ours, that we want
@@ -50,12 +56,15 @@ export function workloads(directory) {
   mkdirSync(directory, { recursive: true })
   writeFileSync(clock, assemble(wizer, CLOCK))
   writeFileSync(computing, assemble(wizer, COMPUTING))
+  const go = join(directory, 'go.wasm')
 
   return [
     { name: 'fastly.wasm, hello world, command line', ...spidermonkey('hello.js'), ours: 'cli', time: 16, memory: 3 },
     { name: 'fastly.wasm, hello world, in process', ...spidermonkey('hello.js'), ours: 'process', time: 20, v8: true },
     { name: 'fastly.wasm, 5 MB of JavaScript, cold', ...spidermonkey('big.js'), ours: 'cli', time: 3 },
     { name: 'fastly.wasm, 5 MB of JavaScript, cache warm', ...spidermonkey('big.js'), ours: 'cli', warm: true, time: 6 },
+    { name: 'ruby.wasm, its constructors, command line', ...ruby(), ours: 'cli', time: 20 },
+    { name: 'a Go reactor, in process', ...reactor(go), prepare: () => buildGo(go), ours: 'process', time: 20 },
     { name: 'a regex module, in process', ...reactor(guest('regex')), ours: 'process', time: 25 },
     { name: 'a user-agent parser, in process', ...reactor(guest('user-agent')), ours: 'process', time: 3, memory: 2 },
     {
@@ -68,6 +77,12 @@ export function workloads(directory) {
       time: 1,
     },
   ]
+}
+
+/** The largest of the modules that `npm run compat` tries which the peer runs as it is. */
+function ruby() {
+  const entry = packages.find(({ id }) => id === 'ruby')
+  return { file: join(unpacked(entry), entry.file), initFunc: entry.initFunc, args: ['--allow-wasi'], ownArgs: ['--stub', '*.*=trap'] }
 }
 
 /** Assembles text: the output of a run that does nothing is the module itself, without its own export. */

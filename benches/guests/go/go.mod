@@ -1,0 +1,2 @@
+module guest
+go 1.24
