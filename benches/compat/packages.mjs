@@ -17,6 +17,7 @@
  * @property {string[]} [calls]      calls of exports, as the option `invoke` has them
  * @property {string} [memory]       the name of the memory that WASI works on, where it is not `memory`
  * @property {() => Record<string, unknown>} [imports]  imports that are not stubs, by `module.name`
+ * @property {string[]} [variables]  of the environment that it sees, each as `NAME=value`
  * @property {object} [options]      options of wizer
  * @property {boolean} [quick]       whether continuous integration tries it
  */
@@ -278,6 +279,25 @@ export const packages = [
     version: '0.5.17',
     integrity: 'sha512-8SvKjiUjaU+0O0dbxjOfN+jXz14TEqDWbwDkYOW1aQ11y/ph2JvFVI27ABBo5nfw+ZfSqy4hKCNlbnbB1TDE+g==',
     file: 'dist/pglite.wasm',
+    // What its glue has in `ENV`: the constructors keep it, and the programs that it plays ask for it.
+    variables: [
+      'USER=postgres',
+      'LOGNAME=postgres',
+      'PATH=/',
+      'PWD=/',
+      'HOME=/home/postgres',
+      'LANG=en_US.UTF-8',
+      '_=/pglite/bin/postgres',
+      'PGDATA=/pglite/data',
+      'PGUSER=postgres',
+      'PGDATABASE=postgres',
+      'LC_CTYPE=en_US.UTF-8',
+      'LC_COLLATE=en_US.UTF-8',
+      'TZ=UTC',
+      'PGTZ=UTC',
+      'PGCLIENTENCODING=UTF8',
+      'ICU_DATA=/pglite/icu',
+    ],
     toolchain: 'C, Emscripten',
     initialized: 'constructors',
     initFunc: '__wasm_call_ctors',

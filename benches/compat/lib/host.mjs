@@ -10,10 +10,11 @@ class Exit extends Error {}
  * @param {object[]} wanted  what `WebAssembly.Module.imports` gives, with the types that `expose.mjs` asks V8 for
  * @param {object} given
  * @param {() => { buffer: ArrayBuffer, byteOffset?: number }} given.memory  the memory that WASI works on, when it is called
+ * @param {string[]} [given.variables]  of the environment, each as `NAME=value`
  * @param {Record<string, unknown>} [given.values]  what an import is, by `module.name`, where it is not a stub
  */
-export function hostImports(wanted, { memory, values = {} }) {
-  const wasi = wasiFunctions(memory)
+export function hostImports(wanted, { memory, values = {}, variables = [] }) {
+  const wasi = wasiFunctions(memory, variables)
   const imports = {}
   for (const { module, name, kind, type } of wanted) {
     imports[module] ??= {}
@@ -53,24 +54,32 @@ function stub({ results }) {
   return () => (values.length > 1 ? values : values[0])
 }
 
-/** A small WASI: no arguments, variables, files or input; output goes nowhere; each clock stands still, and randomness is a count. */
-function wasiFunctions(memory) {
+/** A small WASI: no arguments, files or input; output goes nowhere; each clock stands still, and randomness is a count. */
+function wasiFunctions(memory, variables) {
   const view = () => {
     const { buffer, byteOffset = 0 } = memory()
     return new DataView(buffer, byteOffset)
   }
   let random = 0
-  const twoZeros = (first, second) => {
-    view().setUint32(first, 0, true)
-    view().setUint32(second, 0, true)
+  const two = (a, b) => (first, second) => {
+    view().setUint32(first, a, true)
+    view().setUint32(second, b, true)
     return 0
   }
+  const environment = variables.map((variable) => Buffer.from(`${variable}\0`))
   return new Proxy(
     {
-      args_sizes_get: twoZeros,
-      environ_sizes_get: twoZeros,
+      args_sizes_get: two(0, 0),
+      environ_sizes_get: two(environment.length, Buffer.concat(environment).length),
       args_get: () => 0,
-      environ_get: () => 0,
+      environ_get(pointers, at) {
+        const bytes = view()
+        for (const [i, variable] of environment.entries()) {
+          bytes.setUint32(pointers + 4 * i, at, true)
+          for (const byte of variable) bytes.setUint8(at++, byte)
+        }
+        return 0
+      },
       clock_time_get(clock, precision, at) {
         view().setBigUint64(at, 1_700_000_000_000_000_000n, true)
         return 0

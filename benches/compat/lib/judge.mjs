@@ -88,7 +88,7 @@ function typesOfImports(wasm) {
   }
 }
 
-const importsFor = (entry, wanted, memory) => hostImports(wanted, { memory, values: entry.imports?.() })
+const importsFor = (entry, wanted, memory) => hostImports(wanted, { memory, values: entry.imports?.(), variables: entry.variables })
 
 /** The original, initialized in V8 as wizer does it. */
 function initialized(entry, wasm) {
