@@ -916,6 +916,19 @@ export const packages = [
     initFunc: '_initialize',
   },
   {
+    id: 'sh-syntax',
+    npm: 'sh-syntax',
+    version: '0.7.0',
+    integrity: 'sha512-sgMyAxpHiGgAaNg+gD3ad41vha24CzIjjghD4mdiON1lUafZPLJNYknyjcXmU4geilPstd69zCKkpccY0YvajA==',
+    file: 'main.wasm',
+    toolchain: 'Go, TinyGo',
+    initialized: '`_start`, a command that ends itself',
+    initFunc: '_start',
+    // The addon's own WASI ends it, which an exception of an import would not.
+    options: { allowWasi: true, allowExit: true },
+    quick: true,
+  },
+  {
     id: 'zig-fmt',
     npm: '@wasm-fmt/zig_fmt',
     version: '0.15.2',

@@ -229,4 +229,12 @@ export const tasks = {
       return format('package main\nimport "fmt"\nfunc main(){fmt.Println( "a",1+2 )\nif true{return}}\n')
     },
   },
+  'sh-syntax': {
+    does: 'formats a shell script',
+    async run({ load }) {
+      const { print } = await load('sh-syntax')
+      const script = 'if [ -f x ]\nthen echo  "$(ls|wc -l)" |cat\nfi'
+      return print(script, { originalText: script })
+    },
+  },
 }

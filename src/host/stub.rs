@@ -35,6 +35,7 @@ impl Stub {
     /// # Errors
     ///
     /// [`Error::Option`] for anything else.
+    #[cfg(any(feature = "cli", feature = "napi", test))]
     pub(crate) fn parse(text: &str) -> Result<Stub, Error> {
         let text = text.trim();
         if text == "trap" {

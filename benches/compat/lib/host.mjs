@@ -4,7 +4,13 @@
 const BAD_FILE = 8
 const NOT_IMPLEMENTED = 52
 
-class Exit extends Error {}
+/** How a program ends itself. */
+export class Exit extends Error {
+  constructor(status) {
+    super(`proc_exit(${status})`)
+    this.status = status
+  }
+}
 
 /**
  * @param {object[]} wanted  what `WebAssembly.Module.imports` gives, with the types that `expose.mjs` asks V8 for
@@ -116,7 +122,7 @@ function wasiFunctions(memory, variables) {
       },
       sched_yield: () => 0,
       proc_exit(status) {
-        throw new Exit(`proc_exit(${status})`)
+        throw new Exit(status)
       },
     },
     { get: (functions, name) => functions[name] ?? (() => NOT_IMPLEMENTED) },

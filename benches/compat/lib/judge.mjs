@@ -2,7 +2,7 @@
 
 import { Session, snapshot } from '../../../index.mjs'
 import { compare, instantiate } from './compare.mjs'
-import { hostImports } from './host.mjs'
+import { Exit, hostImports } from './host.mjs'
 
 /** How long one initialization may take, in milliseconds. */
 const LIMIT = 120_000
@@ -19,6 +19,7 @@ const LIMIT = 120_000
  * @property {number} [outputBytes]
  * @property {number} [ms]      what wizer took, from the bytes of the input to those of the output
  * @property {string} [engine]
+ * @property {string} [sameWith]  another engine that wrote the same bytes; without, no other runs the module here
  */
 
 /**
@@ -40,15 +41,26 @@ export async function judge(entry, wasm) {
   const output = attempt(() => instantiate(made.output, (wanted, memory) => importsFor(entry, wanted, memory)).state())
   if (output.error) return { state: 'different', differences: [`the output: ${firstLine(output.error.message)}`], ...sizes }
   const { differences, seen } = compare(original.value, output.value)
+  const other = await onAnother(entry, wasm, made)
+  if (other && Buffer.compare(made.output, other.output) !== 0) differences.push(`${other.engine} writes other bytes than ${made.engine}`)
   const same = differences.length === 0
-  return { state: same ? 'same' : 'different', ...(!same && { differences: differences.slice(0, 20) }), seen, ...sizes }
+  const found = same ? { state: 'same', ...(other && { sameWith: other.engine }) } : { state: 'different', differences: differences.slice(0, 20) }
+  return { ...found, seen, ...sizes }
+}
+
+/** The same on an engine of the other kind, where one runs the module. */
+async function onAnother(entry, wasm, { engine }) {
+  for (const other of engine === 'wasmi' ? ['baseline', 'optimizing'] : ['interpreter']) {
+    const made = await run(entry, wasm, { engine: other })
+    if (made.output) return made
+  }
 }
 
 /** What wizer makes of it, or why it does not. */
-async function run(entry, wasm) {
+async function run(entry, wasm, more = {}) {
   const started = performance.now()
   try {
-    const { wasm: output, report } = await initialize(wasm, options(entry, wasm))
+    const { wasm: output, report } = await initialize(wasm, { ...options(entry, wasm), ...more })
     return { output, ms: Math.round(performance.now() - started), engine: report?.engine.name }
   } catch (error) {
     if (error.code === undefined) throw error
@@ -60,9 +72,9 @@ async function run(entry, wasm) {
 async function initialize(wasm, { initFunc, invoke, ...options }) {
   if (initFunc || invoke) return snapshot(wasm, { initFunc, invoke, ...options })
   const session = await Session.create(wasm, options)
-  const output = await session.snapshot()
+  const made = await session.snapshotWithReport()
   await session.close()
-  return { wasm: output }
+  return made
 }
 
 /** The options of an initialization. */
@@ -71,7 +83,11 @@ export function options(entry, wasm) {
   return {
     initFunc: entry.initFunc,
     invoke: entry.calls,
-    imports: (host) => importsFor(entry, wanted, () => host.memory(entry.memory)),
+    imports: (host) => {
+      const imports = importsFor(entry, wanted, () => host.memory(entry.memory))
+      if (entry.options?.allowExit) delete imports.wasi_snapshot_preview1.proc_exit
+      return imports
+    },
     stdout: 'ignore',
     stderr: 'ignore',
     cache: false,
@@ -97,7 +113,11 @@ function initialized(entry, wasm) {
   const isCalled = (name) => calls.some((call) => call.name === name)
   if (instance.exports._initialize && !isCalled('_initialize')) calls.unshift({ name: '_initialize', args: [] })
   if (entry.initFunc && !isCalled(entry.initFunc)) calls.push({ name: entry.initFunc, args: [] })
-  for (const { name, args } of calls) instance.exports[name](...args)
+  try {
+    for (const { name, args } of calls) instance.exports[name](...args)
+  } catch (error) {
+    if (!(entry.options?.allowExit && error instanceof Exit && error.status === 0)) throw error
+  }
   return instance.state()
 }
 

@@ -43,7 +43,8 @@ ${endToEnd(rows)}
 ## Every module
 
 *State* compares the output's with the original's. *Compared* is how much of it there is: bytes of memory, slots of tables, globals. *Time* is what
-\`snapshot(bytes)\` took, once, with an empty cache. *Translated* means that Binaryen first translated legacy exceptions, as
+\`snapshot(bytes)\` took, once, with an empty cache, on the first engine that is named; where there is a second, that one was asked for afterwards, and wrote
+the same bytes. *Translated* means that Binaryen first translated legacy exceptions, as
 [\`ERR_WIZER_UNSUPPORTED\`](errors.md#err_wizer_unsupported) says.
 
 ${everyModule(rows)}
@@ -72,6 +73,8 @@ Of garbage-collected objects only is compared whether there is one.
 function summary(rows) {
   const of = (state) => rows.filter(([, row]) => row.state === state).length
   const parts = [`${rows.length} modules were tried. The state of ${of('same')} outputs is the same as the original's.`]
+  const twice = rows.filter(([, row]) => row.sameWith).length
+  parts.push(`An engine of another kind, interpreter or compiler, wrote the same bytes for ${twice} of them.`)
   if (of('refused') > 0) parts.push(`${of('refused')} modules were refused.`)
   if (of('fails') > 0) parts.push(`${of('fails')} initializations fail in V8 as well, without what the package's JavaScript provides.`)
   if (of('not judged') > 0) parts.push(`${of('not judged')} could not be compared, as this V8 does not compile the original.`)
@@ -96,7 +99,7 @@ function everyModule(rows) {
     size(row.inputBytes),
     row.outputBytes === undefined ? '' : size(row.outputBytes),
     row.ms === undefined ? '' : `${count(row.ms)} ms`,
-    row.engine ?? '',
+    [row.engine, row.sameWith].filter(Boolean).join(' = '),
   ])
   return markdownTable([header, ...cells.map(escaped)], { align: ['l', 'l', 'l', 'l', 'r', 'r', 'r', 'r', 'l'], alignDelimiters: false })
 }
