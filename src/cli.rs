@@ -7,11 +7,13 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
+use crate::engine::HostEngine;
 use crate::error::Error;
 use crate::host::stdio::{Standard, write_all};
 use crate::host::stub::{Pattern, Stub};
@@ -160,10 +162,10 @@ struct Args {
           default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     allow_preload_changes: Option<bool>,
 
-    /// Who runs the module: auto, interpreter, baseline or optimizing
+    /// Who runs the module: auto, interpreter, baseline, optimizing or host
     ///
     /// `interpreter` begins at once (wasmi), `baseline` compiles fast (Winch), `optimizing` makes
-    /// fast code (Cranelift). `auto` begins with the interpreter and goes over to compiled code
+    /// fast code (Cranelift), `host` is the engine of Node itself (V8), where this program runs in it. `auto` begins with the interpreter and goes over to compiled code
     /// where that pays; nothing that the module does to the outside happens twice.
     #[arg(long, hide_short_help = true, value_name = "ENGINE", default_value = "auto", value_parser = engine)]
     engine: options::Engine,
@@ -401,6 +403,14 @@ impl Args {
 /// assert_eq!(wizer::cli::run(["--version"]), 0);
 /// ```
 pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> u8 {
+    run_with(args, None)
+}
+
+/// As [`run`], with an engine of the host.
+pub(crate) fn run_with<A: Into<OsString>>(
+    args: impl IntoIterator<Item = A>,
+    host_engine: Option<Arc<dyn HostEngine>>,
+) -> u8 {
     let command = Args::command().color(match colours() {
         true => clap::ColorChoice::Always,
         false => clap::ColorChoice::Never,
@@ -425,7 +435,7 @@ pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> u8 {
             return status;
         }
     };
-    let worked = work(&args);
+    let worked = work(&args, host_engine);
     let reported = match &args.report {
         Some(path) => report::json(worked.as_ref()).and_then(|json| match named(path) {
             Some(path) => std::fs::write(path, json).map_err(|source| Error::Io {
@@ -486,7 +496,7 @@ fn named(path: &Path) -> Option<&Path> {
     Some(path).filter(|path| *path != Path::new("-"))
 }
 
-fn work(args: &Args) -> Result<Report, Error> {
+fn work(args: &Args, host_engine: Option<Arc<dyn HostEngine>>) -> Result<Report, Error> {
     let input = args.input.as_deref().and_then(named);
     let output = args.output.as_deref().and_then(named);
     if output.is_none()
@@ -507,6 +517,11 @@ fn work(args: &Args) -> Result<Report, Error> {
         ));
     }
     let mut options = args.options();
+    if host_engine.is_some() {
+        // A worker has to be told that its time is over.
+        options.interrupt = Some(Arc::default());
+    }
+    options.host_engine = host_engine;
     let guest_writes = options.allow_wasi && options.wasi.stdout == options::Stdout::Inherit;
     let report = args.report.as_deref();
     if [Some(output), report.map(named)]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::engine::HostEngine;
 use crate::error::Error;
 pub use crate::host::config::{Dir, Import, Stdin, Stdout, Wasi};
 use crate::host::interrupt::Interrupt;
@@ -46,6 +47,8 @@ pub struct Options {
     pub wasi: Wasi,
     pub features: Features,
     pub engine: Engine,
+    /// The engine of the host, where there is one.
+    pub host_engine: Option<Arc<dyn HostEngine>>,
     pub cache: CacheLocation,
     /// How long initialization may take.
     pub timeout: Option<Duration>,
@@ -241,6 +244,9 @@ pub enum Engine {
     Baseline,
     /// A compiler that makes fast code (Cranelift).
     Optimizing,
+    /// The engine of the process that this is a part of: V8 in Node. Only JavaScript and `npx wizer`
+    /// have one.
+    Host,
 }
 
 impl Engine {
@@ -248,16 +254,17 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] for a name that is none of `auto`, `interpreter`, `baseline` and
-    /// `optimizing`.
+    /// [`Error::Option`] for a name that is none of `auto`, `interpreter`, `baseline`, `optimizing`
+    /// and `host`.
     pub fn from_name(name: &str) -> Result<Engine, Error> {
         match name {
             "auto" => Ok(Engine::Auto),
             "interpreter" => Ok(Engine::Interpreter),
             "baseline" => Ok(Engine::Baseline),
             "optimizing" => Ok(Engine::Optimizing),
+            "host" => Ok(Engine::Host),
             other => Err(Error::option(format!(
-                "`{other}` is no engine; choose `auto`, `interpreter`, `baseline` or `optimizing`"
+                "`{other}` is no engine; choose `auto`, `interpreter`, `baseline`, `optimizing` or `host`"
             ))),
         }
     }

@@ -17,14 +17,14 @@ use std::sync::Arc;
 use wasmparser::FuncType;
 
 use crate::error::{Error, TrapReason};
-use crate::host::HostState;
+use crate::host::{HostState, Imports};
 use crate::instrument::{Instrumented, Names, instrument};
 use crate::module::{Directory, Module};
 use crate::snapshot::State;
 use crate::snapshot::objects::Object;
 use crate::value::{Reference, Value};
 
-pub use compiler::StoreData;
+pub use compiler::{StoreData, demangle};
 
 /// A module and its instrumented twin.
 pub struct Prepared<'a> {
@@ -48,6 +48,17 @@ impl<'a> Prepared<'a> {
 /// An instance in an engine's store.
 #[derive(Clone, Copy, Debug)]
 pub struct InstanceId(usize);
+
+impl InstanceId {
+    /// An instance, as its engine numbers them.
+    pub fn new(number: usize) -> InstanceId {
+        InstanceId(number)
+    }
+
+    pub fn number(self) -> usize {
+        self.0
+    }
+}
 
 /// One engine with one store.
 pub trait Engine: Send {
@@ -119,6 +130,21 @@ pub trait Engine: Send {
     fn host(&mut self) -> &mut HostState;
 }
 
+/// An engine that is no part of this crate: who embeds it may provide one.
+pub trait HostEngine: Send + Sync {
+    /// Has it load modules, in a store of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] where it cannot run them, or is not to be had.
+    fn load(
+        &self,
+        modules: &[Prepared<'_>],
+        host: HostState,
+        imports: Imports,
+    ) -> Result<Box<dyn Engine>, Error>;
+}
+
 /// Why a call of an engine's function failed.
 enum CallError<E> {
     /// It was not called: what does not fit.
@@ -157,21 +183,21 @@ impl<E> CallError<E> {
 ///
 /// An engine says which instance calls a function of the host, but not of which module that is: a
 /// global that was added tells the module's number.
-struct Instances<I> {
+pub(crate) struct Instances<I> {
     /// How the exports that instrumentation added are called.
-    names: Option<Names>,
+    pub names: Option<Names>,
     /// The name of that global.
     number: Arc<str>,
     modules: Vec<Directory>,
     /// By the numbers of their modules.
-    instances: Vec<Option<I>>,
+    pub instances: Vec<Option<I>>,
     /// The one whose function was called from outside: it calls a function of the host where
     /// that was called itself, without any code between.
-    called: Option<usize>,
+    pub called: Option<usize>,
 }
 
 impl<I: Copy> Instances<I> {
-    fn new(modules: &[Prepared<'_>]) -> Instances<I> {
+    pub fn new(modules: &[Prepared<'_>]) -> Instances<I> {
         let names = modules.first().map(|prepared| prepared.code.names.clone());
         let mut instances = Instances {
             number: names.as_ref().map(Names::module).unwrap_or_default().into(),
@@ -184,13 +210,13 @@ impl<I: Copy> Instances<I> {
         instances
     }
 
-    fn load(&mut self, prepared: &Prepared<'_>) {
+    pub fn load(&mut self, prepared: &Prepared<'_>) {
         self.modules.push(Directory::new(&prepared.module));
         self.instances.push(None);
     }
 
     /// Whether an export is none of the user's.
-    fn is_added(&self, export: &str) -> bool {
+    pub fn is_added(&self, export: &str) -> bool {
         let names = &self.names;
         names.as_ref().is_some_and(|names| names.is_added(export))
     }
@@ -201,13 +227,13 @@ impl<I: Copy> Instances<I> {
     }
 
     /// The name under which a memory of such an instance is exported.
-    fn memory(&self, number: Option<usize>, name: Option<&str>) -> Result<String, String> {
+    pub fn memory(&self, number: Option<usize>, name: Option<&str>) -> Result<String, String> {
         let (directory, names) = self.directory(number)?;
         Ok(names.memory(directory.memory(name)?))
     }
 
     /// The name under which a table of functions of such an instance is exported.
-    fn table(&self, number: Option<usize>, name: Option<&str>) -> Result<String, String> {
+    pub fn table(&self, number: Option<usize>, name: Option<&str>) -> Result<String, String> {
         let (directory, names) = self.directory(number)?;
         Ok(names.table(directory.table(name)?))
     }
@@ -221,7 +247,7 @@ impl<I: Copy> Instances<I> {
 }
 
 /// Why no function can be called in a slot of a table.
-fn no_function(slot: u64, size: u64) -> String {
+pub(crate) fn no_function(slot: u64, size: u64) -> String {
     match slot < size {
         true => format!("the slot {slot} of the table is null"),
         false => format!("the table has {size} slots, and none of the number {slot}"),
@@ -229,7 +255,7 @@ fn no_function(slot: u64, size: u64) -> String {
 }
 
 /// Why an export cannot be called.
-fn no_such_function(export: &str) -> TrapReason {
+pub(crate) fn no_such_function(export: &str) -> TrapReason {
     TrapReason::Host(format!("the module exports no function `{export}`").into())
 }
 
@@ -314,7 +340,7 @@ pub fn call_to_end(
 }
 
 /// Two instances cannot export the same thing under one name.
-fn name_is_taken(name: &str, export: &str) -> Error {
+pub(crate) fn name_is_taken(name: &str, export: &str) -> Error {
     Error::option(format!(
         "nothing more can be imported from `{name}`: there is another `{export}` in it"
     ))

@@ -163,6 +163,12 @@ impl Job<'_, '_> {
                 self.validation.wait()?;
                 return self.attempt(engine, "asked for".into(), clock, work);
             }
+            options::Engine::Host => {
+                clock.begin(Phase::Compile);
+                self.validation.wait()?;
+                let engine = self.host_engine(&input)?;
+                return self.attempt(engine, "asked for".into(), clock, work);
+            }
             options::Engine::Baseline => ("asked for".into(), self.compile(&[Strategy::Baseline])),
             options::Engine::Optimizing => {
                 ("asked for".into(), self.compile(&[Strategy::Optimizing]))
@@ -309,6 +315,14 @@ impl Job<'_, '_> {
         let imports = self.imports();
         let engine = Interpreter::new(self.modules, features, host, imports, pause)?;
         Ok(Box::new(engine))
+    }
+
+    /// The engine of the process that this is a part of.
+    fn host_engine(&self, input: &Tape) -> Result<Box<dyn Engine>, Error> {
+        let Some(engine) = &self.options.host_engine else {
+            return Err(Error::unsupported("no host provides an engine of its own"));
+        };
+        engine.load(self.modules, self.host(input, None)?, self.imports())
     }
 
     fn host(&self, input: &Tape, speculation: Option<Speculation>) -> Result<HostState, Error> {

@@ -39,6 +39,8 @@ enum ToJs {
     },
     /// The run is in this phase now.
     Progress(Phase),
+    /// Make the worker of this number, or end it.
+    Worker { number: u32, start: bool },
     /// The answer to a [`ToWorker`] request.
     Answer(Answer),
     /// The run is over.
@@ -95,9 +97,42 @@ impl Callee {
 
 /// Where a memory is. Valid until the module's thread goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Place {
+pub(super) struct Place {
     bytes: *mut u8,
     len: usize,
+}
+
+impl Place {
+    pub fn new(bytes: *mut u8, len: usize) -> Place {
+        Place { bytes, len }
+    }
+
+    /// Of bytes that are not to be written.
+    pub fn of(bytes: &[u8]) -> Place {
+        Place::new(bytes.as_ptr().cast_mut(), bytes.len())
+    }
+
+    /// # Safety
+    ///
+    /// The memory has to be there as long, and nobody may write it.
+    pub unsafe fn bytes<'a>(self) -> &'a [u8] {
+        match self.len {
+            0 => &[],
+            // SAFETY: passed on to the caller.
+            len => unsafe { std::slice::from_raw_parts(self.bytes, len) },
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The memory has to be there as long, and nobody else may use it.
+    pub unsafe fn bytes_mut<'a>(self) -> &'a mut [u8] {
+        match self.len {
+            0 => &mut [],
+            // SAFETY: passed on to the caller.
+            len => unsafe { std::slice::from_raw_parts_mut(self.bytes, len) },
+        }
+    }
 }
 
 // SAFETY: a pointer is only a number until it is used, which happens on the JavaScript thread
@@ -117,6 +152,21 @@ impl WorkerSide {
     /// Tells JavaScript of a new phase. Whether it listens is its own affair.
     pub fn progress(&self, phase: Phase) {
         let _ = self.tell(ToJs::Progress(phase));
+    }
+
+    /// Has a worker made that serves [`super::engine`].
+    pub fn start_worker(&self, number: u32) -> Result<(), String> {
+        let told = self.tell(ToJs::Worker {
+            number,
+            start: true,
+        });
+        told.map_err(|error| error.to_string())
+    }
+
+    /// Has it ended, whatever it does.
+    pub fn stop_worker(&self, number: u32) {
+        let start = false;
+        let _ = self.tell(ToJs::Worker { number, start });
     }
 
     fn tell(&self, message: ToJs) -> Result<(), TrapReason> {
@@ -324,6 +374,19 @@ impl JsSide {
                     let name = string(self.env, phase.name())?;
                     self.call_dispatch(&[name])
                 });
+            }
+            ToJs::Worker { number, start } => {
+                let told = in_scope(self.env, || {
+                    // SAFETY: `env` is the environment of this thread.
+                    let arguments = unsafe {
+                        let number = u32::to_napi_value(self.env, number)?;
+                        [number, bool::to_napi_value(self.env, start)?]
+                    };
+                    self.call_dispatch(&arguments).map(drop)
+                });
+                if let (Err(error), true) = (told, start) {
+                    super::engine::refuse(number, error.to_string());
+                }
             }
             // Answers are taken where they are waited for.
             ToJs::Answer(_) | ToJs::Done => {}
@@ -684,7 +747,7 @@ impl Drop for Pulse {
 }
 
 /// Whether JavaScript can run: not while its environment is being ended.
-fn can_run(env: sys::napi_env) -> bool {
+pub(super) fn can_run(env: sys::napi_env) -> bool {
     in_scope(env, || {
         let mut text = ptr::null_mut();
         // Of the calls that could run JavaScript, and are refused then, one that is cheap.
@@ -875,7 +938,7 @@ fn with_type(value: Value, ty: ValType) -> Option<Value> {
 }
 
 /// An exception: by its number, or of a tag whose types index.js knows.
-fn exception(thrown: Thrown) -> TrapReason {
+pub(super) fn exception(thrown: Thrown) -> TrapReason {
     let types = thrown.params.iter().flatten().map(|ty| {
         Some(match ty.as_str() {
             "i32" => ValType::I32,
@@ -904,7 +967,7 @@ pub fn type_names(types: &[ValType]) -> Vec<String> {
 }
 
 /// An array buffer over foreign bytes; where such buffers are banned, a copy of them.
-fn array_buffer(
+pub(super) fn array_buffer(
     env: sys::napi_env,
     place: Place,
 ) -> napi::Result<(sys::napi_value, Option<Place>)> {
@@ -943,7 +1006,7 @@ fn array_buffer(
 }
 
 /// Detaches an array buffer, and lets go of it.
-fn detach(env: sys::napi_env, reference: sys::napi_ref) {
+pub(super) fn detach(env: sys::napi_env, reference: sys::napi_ref) {
     let _ = in_scope(env, || {
         let mut buffer = ptr::null_mut();
         // SAFETY: the reference was made in this environment and is deleted once.
@@ -956,7 +1019,10 @@ fn detach(env: sys::napi_env, reference: sys::napi_ref) {
 }
 
 /// Frees the values that `work` makes.
-fn in_scope<T>(env: sys::napi_env, work: impl FnOnce() -> napi::Result<T>) -> napi::Result<T> {
+pub(super) fn in_scope<T>(
+    env: sys::napi_env,
+    work: impl FnOnce() -> napi::Result<T>,
+) -> napi::Result<T> {
     let mut scope = ptr::null_mut();
     // SAFETY: the scope is closed on every way out; `work` returns no JavaScript values.
     unsafe {
@@ -992,7 +1058,7 @@ fn string(env: sys::napi_env, text: &str) -> napi::Result<sys::napi_value> {
     unsafe { <&str>::to_napi_value(env, text) }
 }
 
-fn check(status: sys::napi_status) -> napi::Result<()> {
+pub(super) fn check(status: sys::napi_status) -> napi::Result<()> {
     match status {
         sys::Status::napi_ok => Ok(()),
         other => Err(napi::Error::new(

@@ -5,6 +5,7 @@
 //! misspelt. Results and errors go back as plain values too, and `index.js` makes promises and
 //! error classes of them.
 
+mod engine;
 mod link;
 mod options;
 mod session;
@@ -18,17 +19,37 @@ use napi::bindgen_prelude::{AsyncTask, BigInt, Buffer, Env, Function, Uint8Array
 use napi::{JsValue, Task};
 use napi_derive::napi;
 
-use crate::error::{Error, TrapReason};
+use crate::error::{Error, Exception, TrapReason};
 use crate::host::interrupt::Interrupt;
 use crate::options::{Import, Options};
 use crate::wizer::{Failure, Outcome, Wizer};
+use engine::Workers;
 use link::{JsFunction, JsSide, JsValues, Waker};
 use session::{Slot, Step, StepTask};
 
-/// Runs the command line in this process, and returns its exit status.
+/// Runs the command line in this process, and returns its exit status. `dispatch` makes workers.
 #[napi]
-pub fn cli(args: Vec<String>) -> u8 {
-    catch_unwind(|| crate::cli::run(args)).unwrap_or(1)
+pub fn cli(
+    env: Env,
+    args: Vec<String>,
+    dispatch: Function<'_, (), Unknown<'_>>,
+) -> napi::Result<u8> {
+    let interrupt = Arc::new(Interrupt::default());
+    let (js, worker) = link::pair(env.raw(), dispatch.raw(), interrupt)?;
+    let done = js.done_sender();
+    let run = move || {
+        let engine = Arc::new(Workers(worker));
+        let status = catch_unwind(AssertUnwindSafe(|| {
+            crate::cli::run_with(args, Some(engine))
+        }));
+        done.done();
+        status.unwrap_or(1)
+    };
+    let thread = std::thread::Builder::new()
+        .name("wizer-cli".into())
+        .spawn(run)?;
+    js.serve_until_done();
+    Ok(thread.join().unwrap_or(1))
 }
 
 /// What is given besides the options: bytes, which JSON cannot carry.
@@ -190,6 +211,7 @@ impl Run {
                 function: Arc::new(JsFunction::new(index, Arc::clone(&worker))),
             });
         }
+        options.host_engine = Some(Arc::new(Workers(Arc::clone(&worker))));
         options.interrupt = Some(interrupt.clone());
         if progress {
             options.progress = Some(Arc::new(move |phase| worker.progress(phase)));
@@ -620,17 +642,23 @@ impl From<&Error> for NativeError {
 
 impl From<&TrapReason> for Option<Thrown> {
     fn from(reason: &TrapReason) -> Self {
-        let TrapReason::Exception(exception) = reason else {
-            return None;
-        };
+        match reason {
+            TrapReason::Exception(exception) => Some(exception.into()),
+            _ => None,
+        }
+    }
+}
+
+impl From<&Exception> for Thrown {
+    fn from(exception: &Exception) -> Self {
         let (module, name) = exception.tag.clone().unzip();
-        Some(Thrown {
+        Thrown {
             number: exception.number,
             module,
             name,
             params: None,
             values: Some(JsValues(exception.values.clone())),
-        })
+        }
     }
 }
 

@@ -600,7 +600,7 @@ fn text(error: &wasmtime::Error) -> String {
 }
 
 /// A function's name as its author wrote it.
-fn demangle(name: &str) -> String {
+pub fn demangle(name: &str) -> String {
     if let Ok(name) = rustc_demangle::try_demangle(name) {
         return format!("{name:#}");
     }
