@@ -52,174 +52,199 @@ class Numbered {
     }
     return number
   }
-
-  find(thing) {
-    return this.#numbers.get(thing)
-  }
 }
 
-const modules = []
-const instances = []
-const functions = new Numbered()
-/** Objects and exceptions that were handed out. */
-const handles = new Numbered()
-/** What stands for references of the host, by their numbers. */
-const externs = new Map()
-const numbersOfExterns = new Map()
-/** The tags that were made, each with the types of its parameters and its names. */
-const tags = []
-/** What was thrown last where a function of the host failed. */
-let ending
+/** The stack of an error, without that module. */
+const stackOf = ({ stack = '' }) =>
+  stack
+    .split('\n')
+    .filter((line) => OWN === undefined || !line.includes(OWN))
+    .join('\n')
 
 const isReference = (type) => type.endsWith('ref') || type.startsWith('(ref')
-
-function extern(number) {
-  let object = externs.get(number)
-  if (!object) {
-    object = Object.freeze({ number })
-    externs.set(number, object)
-    numbersOfExterns.set(object, number)
-  }
-  return object
-}
-
-/** A value as the addon has it, as this engine does. */
-function toEngine(value, type) {
-  if (!isReference(type) || value === null || typeof value === 'number') return value
-  if (typeof value === 'bigint') return functions.things[Number(value)]
-  const number = Number(value.slice(1))
-  return value.startsWith('e') ? extern(number) : handles.things[number]
-}
-
-function toAddon(value, type) {
-  if (!isReference(type) || value === null) return value
-  if (typeof value === 'function') return BigInt(functions.number(value))
-  if (Number.isInteger(value)) return value
-  const number = numbersOfExterns.get(value)
-  return number === undefined ? `h${handles.number(value)}` : `e${number}`
-}
 
 /** Results as a list. */
 const toList = (returned, types) => (types.length === 0 ? [] : types.length === 1 ? [returned] : [...returned])
 
-function call(callee, args, params, results) {
-  const returned = callee(...args.map((value, i) => toEngine(value, params[i])))
-  return toList(returned, results).map((value, i) => toAddon(value, results[i]))
-}
+/** What a run has. */
+class Store {
+  modules = []
+  instances = []
+  functions = new Numbered()
+  /** Objects and exceptions that were handed out. */
+  handles = new Numbered()
+  /** What stands for references of the host, by their numbers; and the numbers. */
+  externs = new Map()
+  numbersOfExterns = new Map()
+  /** The tags that were made, each with the types of its parameters and its names. */
+  tags = []
+  /** What was thrown last where a function of the host failed. */
+  ending = undefined
 
-/** A function of the host, as a module imports it. */
-const host = (number, params, results) => (...args) => {
-  const answer = callHostFunction(number, args.map((value, i) => toAddon(value, params[i])))
-  if (Array.isArray(answer)) {
-    const values = answer.map((value, i) => toEngine(value, results[i]))
-    return results.length > 1 ? values : values[0]
+  /** Does what native code asks for. */
+  operate(what, ...args) {
+    try {
+      return [DONE, this[what](...args)]
+    } catch (error) {
+      return this.#failure(error)
+    }
   }
-  if (answer !== false) {
-    const thrown = toThrow(answer)
-    if (thrown) throw thrown.value
-  }
-  throw (ending = uncatchable())
-}
 
-/** What an exception is here, as `{ value }`: one of the module, or of a tag that was made. */
-function toThrow({ number, module, name, values }) {
-  if (number !== undefined && number !== null) return { value: handles.things[number] }
-  const known = tags.find((made) => made?.module === module && made.name === name)
-  if (!known) return undefined
-  return { value: new WebAssembly.Exception(known.tag, values.map((value, i) => toEngine(value, known.params[i]))) }
-}
-
-/** What an exception of the module is to the addon. */
-function seen(exception) {
-  const made = tags.find((made) => made && exception.is(made.tag))
-  const number = handles.number(exception)
-  if (!made) return { number }
-  const { module, name, params } = made
-  return { number, module, name, params, values: params.map((type, i) => toAddon(exception.getArg(made.tag, i), type)) }
-}
-
-/** Makes an import, of what the addon says of it. */
-function made([kind, ...parts]) {
-  if (kind === 'host') return host(...parts)
-  if (kind === 'export') return instances[parts[0]].exports[parts[1]]
-  if (kind === 'global') {
-    const [[value], [type]] = parts
-    return new WebAssembly.Global({ value: type === 'funcref' ? 'anyfunc' : type, mutable: false }, toEngine(value, type))
-  }
-  const [number, params, module, name] = parts
-  tags[number] ??= { tag: new WebAssembly.Tag({ parameters: params }), params, module, name }
-  return tags[number].tag
-}
-
-/** The export of an instance by which it can be read. */
-const exported = (instance, name) => instances[instance].exports[name]
-
-function slot(value) {
-  if (value === null) return NULL
-  const told = (kind, number) => (BigInt(number) << 3n) | kind
-  if (typeof value === 'function') return told(FUNCTION, functions.number(value))
-  if (Number.isInteger(value)) return told(I31, value)
-  const number = numbersOfExterns.get(value)
-  return number === undefined ? OBJECT : told(EXTERN, number)
-}
-
-const operations = {
   compile(bytes) {
-    modules.push(new WebAssembly.Module(bytes))
-  },
+    this.modules.push(new WebAssembly.Module(bytes))
+  }
 
   instantiate(module, imports) {
     const object = {}
-    for (const [i, { module: from, name }] of WebAssembly.Module.imports(modules[module]).entries()) {
+    for (const [i, { module: from, name }] of WebAssembly.Module.imports(this.modules[module]).entries()) {
       object[from] ??= {}
-      object[from][name] = made(imports[i])
+      object[from][name] = this.#import(...imports[i])
     }
-    instances.push(new WebAssembly.Instance(modules[module], object))
-  },
+    this.instances.push(new WebAssembly.Instance(this.modules[module], object))
+  }
 
-  exports: (instance) => Object.keys(instances[instance].exports),
+  exports(instance) {
+    return Object.keys(this.instances[instance].exports)
+  }
 
-  call: (instance, name, args, params, results) => call(exported(instance, name), args, params, results),
+  call(instance, name, args, params, results) {
+    return this.#call(this.#exported(instance, name), args, params, results)
+  }
 
-  callFunction: (number, args, params, results) => call(functions.things[number], args, params, results),
+  callFunction(number, args, params, results) {
+    return this.#call(this.functions.things[number], args, params, results)
+  }
 
-  memory: (instance, name) => new Uint8Array(exported(instance, name).buffer),
+  memory(instance, name) {
+    return new Uint8Array(this.#exported(instance, name).buffer)
+  }
 
   /** The bits of floats and vectors, where the module has a function for them. */
   global(instance, name, [type]) {
-    const bits = exported(instance, `${name}bits`)
-    if (typeof bits === 'function' && !isReference(type) && type !== 'i32' && type !== 'i64') return [bits()].flat()
-    return [toAddon(exported(instance, name).value, type)]
-  },
+    const bits = this.#exported(instance, `${name}bits`)
+    if (typeof bits === 'function' && ['f32', 'f64', 'v128'].includes(type)) return [bits()].flat()
+    return [this.#toAddon(this.#exported(instance, name).value, type)]
+  }
 
   table(instance, name) {
-    const table = exported(instance, name)
+    const table = this.#exported(instance, name)
     // Where slots have addresses of 64 bits, they are counted in BigInts.
-    const { length } = table
-    const address = typeof length === 'bigint' ? BigInt : Number
-    return BigInt64Array.from({ length: Number(length) }, (_, i) => slot(table.get(address(i))))
-  },
-}
+    const address = typeof table.length === 'bigint' ? BigInt : Number
+    return BigInt64Array.from({ length: Number(table.length) }, (_, i) => this.#slot(table.get(address(i))))
+  }
 
-function failure(error) {
-  const own = (line) => OWN !== undefined && line.includes(OWN)
-  if (error === ending) return [HOST, '', error.stack.split('\n').filter((line) => !own(line)).join('\n')]
-  if (error instanceof WebAssembly.CompileError) return [REFUSED, error.message, '']
-  if (error instanceof WebAssembly.LinkError) return [LINK, error.message, '']
-  if (error instanceof WebAssembly.RuntimeError) return [TRAP, error.message, error.stack]
-  // What recurses too deeply is no trap in JavaScript.
-  if (error instanceof RangeError && /call stack/.test(error.message)) return [TRAP, 'call stack exhausted', error.stack]
-  if (error instanceof WebAssembly.Exception) return [EXCEPTION, seen(error), error.stack ?? '']
-  return [REFUSED, String(error), '']
-}
+  #exported(instance, name) {
+    return this.instances[instance].exports[name]
+  }
 
-function operate(what, ...args) {
-  try {
-    return [DONE, operations[what](...args)]
-  } catch (error) {
-    return failure(error)
+  #call(callee, args, params, results) {
+    const returned = callee(...args.map((value, i) => this.#toEngine(value, params[i])))
+    return toList(returned, results).map((value, i) => this.#toAddon(value, results[i]))
+  }
+
+  #slot(value) {
+    if (value === null) return NULL
+    const told = (kind, number) => (BigInt(number) << 3n) | kind
+    if (typeof value === 'function') return told(FUNCTION, this.functions.number(value))
+    if (Number.isInteger(value)) return told(I31, value)
+    const number = this.numbersOfExterns.get(value)
+    return number === undefined ? OBJECT : told(EXTERN, number)
+  }
+
+  /** A value as the addon has it, as this engine does. */
+  #toEngine(value, type) {
+    if (!isReference(type) || value === null || typeof value === 'number') return value
+    if (typeof value === 'bigint') return this.functions.things[Number(value)]
+    const number = Number(value.slice(1))
+    return value.startsWith('e') ? this.#extern(number) : this.handles.things[number]
+  }
+
+  #toAddon(value, type) {
+    if (!isReference(type) || value === null) return value
+    if (typeof value === 'function') return BigInt(this.functions.number(value))
+    if (Number.isInteger(value)) return value
+    const number = this.numbersOfExterns.get(value)
+    return number === undefined ? `h${this.handles.number(value)}` : `e${number}`
+  }
+
+  #extern(number) {
+    let object = this.externs.get(number)
+    if (!object) {
+      object = Object.freeze({ number })
+      this.externs.set(number, object)
+      this.numbersOfExterns.set(object, number)
+    }
+    return object
+  }
+
+  /** An import, of what the addon says of it. */
+  #import(kind, ...parts) {
+    switch (kind) {
+      case 'host':
+        return this.#host(...parts)
+      case 'export':
+        return this.#exported(...parts)
+      case 'global': {
+        const [[value], [type], mutable] = parts
+        return new WebAssembly.Global({ value: type === 'funcref' ? 'anyfunc' : type, mutable }, this.#toEngine(value, type))
+      }
+      case 'tag': {
+        const [number, params, module, name] = parts
+        this.tags[number] ??= { tag: new WebAssembly.Tag({ parameters: params }), params, module, name }
+        return this.tags[number].tag
+      }
+    }
+  }
+
+  /** A function of the host, as a module imports it. */
+  #host(number, params, results) {
+    return (...args) => {
+      const answer = callHostFunction(number, args.map((value, i) => this.#toAddon(value, params[i])))
+      if (Array.isArray(answer)) {
+        const values = answer.map((value, i) => this.#toEngine(value, results[i]))
+        return results.length > 1 ? values : values[0]
+      }
+      const thrown = answer === false ? undefined : this.#toThrow(answer)
+      if (thrown) throw thrown.value
+      throw (this.ending = uncatchable())
+    }
+  }
+
+  /** What an exception is here, as `{ value }`: one of the module, or of a tag that was made. */
+  #toThrow({ number, module, name, values }) {
+    if (typeof number === 'number') return { value: this.handles.things[number] }
+    const known = this.tags.find((made) => made?.module === module && made.name === name)
+    if (!known) return undefined
+    return { value: new WebAssembly.Exception(known.tag, values.map((value, i) => this.#toEngine(value, known.params[i]))) }
+  }
+
+  /** What an exception of the module is to the addon. */
+  #seen(exception) {
+    const made = this.tags.find((made) => made && exception.is(made.tag))
+    const number = this.handles.number(exception)
+    if (!made) return { number }
+    const { module, name, params } = made
+    return { number, module, name, params, values: params.map((type, i) => this.#toAddon(exception.getArg(made.tag, i), type)) }
+  }
+
+  #failure(error) {
+    /* eslint-disable no-restricted-syntax -- a worker has one realm */
+    if (error === this.ending) return [HOST, '', stackOf(error)]
+    if (error instanceof WebAssembly.CompileError) return [REFUSED, error.message, '']
+    if (error instanceof WebAssembly.LinkError) return [LINK, error.message, '']
+    if (error instanceof WebAssembly.RuntimeError) return [TRAP, error.message, stackOf(error)]
+    // What recurses too deeply is no trap in JavaScript.
+    if (error instanceof RangeError && /call stack/.test(error.message)) return [TRAP, 'call stack exhausted', stackOf(error)]
+    if (error instanceof WebAssembly.Exception) return [EXCEPTION, this.#seen(error), stackOf(error)]
+    /* eslint-enable no-restricted-syntax */
+    return [REFUSED, String(error), '']
   }
 }
 
 Error.stackTraceLimit = FRAMES
-serveEngine(workerData.wizer, operate)
+const { port } = workerData
+port.on('message', (number) => {
+  const store = new Store()
+  serveEngine(number, (...asked) => store.operate(...asked))
+  port.postMessage(number)
+})

@@ -66,6 +66,13 @@ pub struct Options {
     pub progress: Option<ProgressFn>,
 }
 
+impl Options {
+    /// Whether the engine of the host may be the one that runs the module.
+    pub fn may_use_host_engine(&self) -> bool {
+        self.host_engine.is_some() && matches!(self.engine, Engine::Auto | Engine::Host)
+    }
+}
+
 /// What becomes of the export of the initialization function, for
 /// [`Wizer::keep_init_func`](crate::Wizer::keep_init_func).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

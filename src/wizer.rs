@@ -140,6 +140,7 @@ impl Wizer {
     /// As [`Wizer::snapshot`], and keeps the guest's captured output of a run that failed.
     pub(crate) fn snapshot_or_output(&self, wasm: &[u8]) -> Result<Outcome, Box<Failure>> {
         let mut options = self.options.clone();
+        options.features.legacy_exceptions = options.may_use_host_engine();
         if options.timeout.is_some() || options.interrupt.is_some() {
             // Of its own, as a deadline ends this run and no other.
             options.interrupt = Some(options.interrupt.unwrap_or_default().child());

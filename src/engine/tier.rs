@@ -23,6 +23,7 @@ use crate::host::{HostState, Imports};
 use crate::module::{Validation, section};
 use crate::options::{self, CacheLocation, Options, Phase};
 use crate::report::Clock;
+use wasmparser::ValType;
 
 /// How long this thread has worked, in processor time: on a machine that is busy with other
 /// things, the interpreter is not slower than a compiler would be. The thread is one that was
@@ -190,7 +191,22 @@ impl Job<'_, '_> {
             }
         };
         clock.begin(Phase::Compile);
-        self.validation.wait()?;
+        let valid = self.validation.wait()?;
+        if valid.legacy_exceptions || self.prefers_host() {
+            match self.host_engine(&input) {
+                Ok(engine) => {
+                    reason = match valid.legacy_exceptions {
+                        true => format!("{reason}; it uses legacy exceptions"),
+                        false => format!("{reason}; this process has the engine"),
+                    };
+                    return self.attempt(engine, reason, clock, work);
+                }
+                Err(Error::Unsupported { message, .. }) if !valid.legacy_exceptions => {
+                    reason = format!("{reason}; {message}");
+                }
+                Err(other) => return Err(other),
+            }
+        }
         let interrupt = self.options.interrupt.as_deref();
         let (code, making) = (code.wait(interrupt)?, Kept(code));
         if let Some(remark) = &code.remark {
@@ -227,15 +243,19 @@ impl Job<'_, '_> {
         let began = Instant::now();
         let budget = Budget::of(self.code_size());
         let (validation, making) = (self.validation.clone(), code.clone());
+        let prefers_host = self.prefers_host();
         let pause = move || {
             if validation.verdict() == Some(false) {
                 return Some("the run of a module that is not valid".into());
             }
             let time = time_of_thread(began);
-            if time > BEFORE_LOOKING {
+            if time > BEFORE_LOOKING && !prefers_host {
                 making.order(Order::LookUp);
             }
             if time > budget.alone && validation.verdict().is_some() {
+                if prefers_host {
+                    return Some("it was done: it takes long".into());
+                }
                 making.order(Order::Compile);
             }
             if making.is_ready() {
@@ -247,7 +267,7 @@ impl Job<'_, '_> {
         let engine = match self.interpreter(host, Some(Box::new(pause))) {
             Ok(engine) => engine,
             Err(Error::Unsupported { message, .. }) => {
-                code.order(Order::Now);
+                self.hurry(code);
                 return Ok(Speculated::Left(format!("wasmi cannot run it: {message}")));
             }
             Err(other) => return Err(other),
@@ -275,7 +295,7 @@ impl Job<'_, '_> {
                 Ok(Speculated::Done(ran))
             }
             Some(why) => {
-                code.order(Order::Now);
+                self.hurry(code);
                 input.rewind();
                 Ok(Speculated::Left(why))
             }
@@ -315,6 +335,43 @@ impl Job<'_, '_> {
         let imports = self.imports();
         let engine = Interpreter::new(self.modules, features, host, imports, pause)?;
         Ok(Box::new(engine))
+    }
+
+    /// Whether the engine of the process that this is a part of is the one for what the interpreter does
+    /// not do: it compiles function by function, as they are called. Small modules are compiled before it
+    /// would have begun, and some state it does not show.
+    fn prefers_host(&self) -> bool {
+        let Options {
+            engine,
+            host_engine,
+            max_memory,
+            features,
+            ..
+        } = self.options;
+        let is_shown = |prepared: &Prepared<'_>| {
+            let globals = prepared.module.globals.all();
+            let globals = globals.map(|(_, global)| global.ty.content_type);
+            let tables = prepared.module.tables.all();
+            let tables = tables.map(|(_, table)| ValType::Ref(table.ty.element_type));
+            globals.chain(tables).all(|ty| match ty {
+                ValType::Ref(ty) => ty.is_func_ref() || ty.is_extern_ref(),
+                _ => true,
+            })
+        };
+        *engine == options::Engine::Auto
+            && host_engine.is_some()
+            && max_memory.is_none()
+            && !features.relaxed_simd_deterministic
+            && self.code_size() > SMALL
+            && self.modules.iter().all(is_shown)
+    }
+
+    /// The interpreter has given up: compiled code is wanted, where nothing better is.
+    fn hurry(&self, code: &Making) {
+        // A compiler that has begun cannot be stopped.
+        if !self.prefers_host() && !self.options.features.legacy_exceptions {
+            code.order(Order::Now);
+        }
     }
 
     /// The engine of the process that this is a part of.

@@ -29,7 +29,7 @@ use crate::value::{Reference, Value};
 use server::{Failure, Import, Server};
 
 /// How long a worker may take to begin.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(10);
 
 /// How long the end of the run may go unnoticed, as a loop without an end is one of a worker.
 const PULSE: Duration = Duration::from_millis(20);
@@ -164,7 +164,7 @@ struct Loaded {
 enum Wanted {
     Function(FuncType),
     Tag(Option<FuncType>),
-    Global(ValType),
+    Global(ValType, bool),
     Other(&'static str),
 }
 
@@ -181,7 +181,7 @@ impl Loaded {
                 TypeRef::Tag(tag) => {
                     Wanted::Tag(module.function_type_at(tag.func_type_idx).cloned())
                 }
-                TypeRef::Global(global) => Wanted::Global(global.content_type),
+                TypeRef::Global(global) => Wanted::Global(global.content_type, global.mutable),
                 TypeRef::Memory(_) => Wanted::Other("memory"),
                 TypeRef::Table(_) => Wanted::Other("table"),
             };
@@ -361,8 +361,8 @@ impl Remote {
                     }));
                     Import::Host(bindings.len() - 1, ty.clone())
                 }
-                (Wanted::Global(ty), Some(Made::Global(reference))) => {
-                    Import::Global(Value::Ref(reference), *ty)
+                (Wanted::Global(ty, mutable), Some(Made::Global(reference))) => {
+                    Import::Global(Value::Ref(reference), *ty, *mutable)
                 }
                 (Wanted::Tag(Some(ty)), Some(Made::Tag(identity))) => {
                     if let Some(unknown) = values::unknown(ty) {
@@ -382,7 +382,7 @@ impl Remote {
                     Import::Tag(number, (module.clone(), name.clone()), ty.clone())
                 }
                 (Wanted::Tag(_), _) => return Err(missing("tag")),
-                (Wanted::Global(_), _) => return Err(missing("global")),
+                (Wanted::Global(..), _) => return Err(missing("global")),
                 (Wanted::Other(kind), _) => return Err(missing(kind)),
             });
         }

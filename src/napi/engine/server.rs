@@ -41,7 +41,8 @@ pub(super) enum Import {
     Host(usize, FuncType),
     /// What the instance of this number exports under this name.
     Export(usize, String),
-    Global(Value, ValType),
+    /// A global of this value and type, and whether it is mutable.
+    Global(Value, ValType, bool),
     /// The tag of this number, by these two names.
     Tag(usize, (String, String), FuncType),
 }
@@ -351,11 +352,13 @@ impl Import {
             Import::Export(instance, name) => {
                 vec![text("export")?, number(env, *instance)?, text(name)?]
             }
-            Import::Global(value, ty) => vec![
+            Import::Global(value, ty, mutable) => vec![
                 text("global")?,
                 // SAFETY: as above.
                 unsafe { JsValues::to_napi_value(env, JsValues(vec![*value]))? },
                 types(&[*ty])?,
+                // SAFETY: as above.
+                unsafe { bool::to_napi_value(env, *mutable)? },
             ],
             Import::Tag(index, (module, name), ty) => vec![
                 text("tag")?,
@@ -478,11 +481,16 @@ fn frame(line: &str) -> Option<Frame> {
         .trim_end()
         .strip_suffix('(')
         .map(|name| name.trim_end().to_string());
-    let module = url.rsplit_once('-').map(|(module, _)| module.to_string());
+    let module = url.rsplit_once('-').map(|(module, _)| module);
+    // V8 writes the module's name before the function's.
+    let own = |name: &str| {
+        let own = module.and_then(|module| name.strip_prefix(module)?.strip_prefix('.'));
+        crate::engine::demangle(own.unwrap_or(name))
+    };
     Some(Frame {
         function: function.parse().ok()?,
-        name: name.map(|name| crate::engine::demangle(&name)),
-        module,
+        name: name.as_deref().map(own),
+        module: module.map(Into::into),
         offset: usize::from_str_radix(offset, 16).ok(),
     })
 }
