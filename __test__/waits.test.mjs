@@ -121,7 +121,7 @@ describe('standard streams', () => {
       (i32.store (i32.const 0) (i32.const 64))
       (i32.store (i32.const 4) (i32.const 1000000))
       (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))`
-  for (const engine of ['auto', 'interpreter', 'optimizing']) {
+  for (const engine of ['auto', 'interpreter', 'optimizing', 'host']) {
     it(`output that nobody takes, ${engine}`, async () => {
       const child = launch(node('--input-type=commonjs', '--eval', `const { wizer } = require('@jakechampion/wizer')\n${script(writing, { engine })}`), {
         unread: 'stdout',

@@ -185,6 +185,14 @@ impl Loaded {
                 TypeRef::Memory(_) => Wanted::Other("memory"),
                 TypeRef::Table(_) => Wanted::Other("table"),
             };
+            if let Wanted::Function(ty) | Wanted::Tag(Some(ty)) = &wanted
+                && let Some(unknown) = values::unknown(ty)
+            {
+                return Err(refused(format!(
+                    "`{}::{}` is of values of the type {unknown}, which JavaScript has none of",
+                    import.module, import.name
+                )));
+            }
             imports.push((import.module.into(), import.name.into(), wanted));
         }
         let mut functions = HashMap::new();
@@ -347,11 +355,6 @@ impl Remote {
             let made = imports.made(module, name);
             resolved.push(match (wanted, made) {
                 (Wanted::Function(ty), _) => {
-                    if let Some(unknown) = values::unknown(ty) {
-                        return Err(refused(format!(
-                            "`{module}::{name}` takes or returns a value of the type {unknown}, which JavaScript has no values of"
-                        )));
-                    }
                     bindings.push(Arc::new(HostImport {
                         binding: imports.resolve(module, name, ty),
                         module: module.clone(),
@@ -365,11 +368,6 @@ impl Remote {
                     Import::Global(Value::Ref(reference), *ty, *mutable)
                 }
                 (Wanted::Tag(Some(ty)), Some(Made::Tag(identity))) => {
-                    if let Some(unknown) = values::unknown(ty) {
-                        return Err(refused(format!(
-                            "the tag `{module}::{name}` carries a value of the type {unknown}, which JavaScript has no values of"
-                        )));
-                    }
                     let known = tags.iter().find(|tag| {
                         tag.names == names || (identity.is_some() && tag.identity == identity)
                     });
