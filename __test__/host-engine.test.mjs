@@ -249,8 +249,7 @@ describe('`auto` leaves to it', () => {
     assert.equal(report.engine.name, 'V8')
     // The code is as it was, and the global what the initialization made of it.
     assert.deepEqual(await wizer(wasm, { keepInitFunc: true }), wasm)
-    const [original] = [...wasm.toString('latin1').matchAll(/\x41\x2a\x0b/g)]
-    assert.ok(original, 'the global holds 42')
+    assert.ok(wasm.includes(Buffer.from([0x41, 42, 0x0b])), 'the global is 42')
     const { code, message } = await failure(wizer(legacy, { engine: 'baseline' }))
     assert.equal(code, 'ERR_WIZER_UNSUPPORTED')
     assert.match(message, /legacy exceptions/)

@@ -24,7 +24,7 @@ use crate::snapshot::State;
 use crate::snapshot::objects::Object;
 use crate::value::{Reference, Value};
 
-pub use compiler::{StoreData, demangle};
+pub use compiler::StoreData;
 
 /// A module and its instrumented twin.
 pub struct Prepared<'a> {
@@ -49,6 +49,8 @@ impl<'a> Prepared<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct InstanceId(usize);
 
+// For engines of hosts, of which only the addon has one.
+#[cfg_attr(any(not(feature = "napi"), test), allow(dead_code))]
 impl InstanceId {
     /// An instance, as its engine numbers them.
     pub fn new(number: usize) -> InstanceId {

@@ -13,7 +13,7 @@ use wasmparser::{FuncType, ValType};
 
 use super::guest::CallingGuest;
 use super::{Store, work_of};
-use crate::error::{Exception, Frame, TrapReason};
+use crate::error::{Exception, Frame, TrapReason, demangle};
 use crate::napi::Thrown;
 use crate::napi::link::{
     JsValues, Place, array_buffer, can_run, check, detach, exception, in_scope, type_names,
@@ -485,7 +485,7 @@ fn frame(line: &str) -> Option<Frame> {
     // V8 writes the module's name before the function's.
     let own = |name: &str| {
         let own = module.and_then(|module| name.strip_prefix(module)?.strip_prefix('.'));
-        crate::engine::demangle(own.unwrap_or(name))
+        demangle(own.unwrap_or(name))
     };
     Some(Frame {
         function: function.parse().ok()?,
