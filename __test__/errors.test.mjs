@@ -345,7 +345,7 @@ it('what is said to translate legacy exceptions does so', async () => {
   const directory = temporaryDirectory()
   writeFileSync(join(directory, 'in.wasm'), module.emitBinary())
 
-  const { message } = await failure('ERR_WIZER_UNSUPPORTED', readFileSync(join(directory, 'in.wasm')), { engine: 'optimizing' })
+  const { message } = await failure('ERR_WIZER_UNSUPPORTED', readFileSync(join(directory, 'in.wasm')), { maxMemory: 2 ** 30 })
   const [, flags] = /`wasm-opt ([^`]+)`/.exec(message)
   const program = join(dirname(fileURLToPath(import.meta.resolve('binaryen'))), 'bin', 'wasm-opt')
   const { status, stderr } = spawnSync(process.execPath, [program, ...flags.split(' '), 'in.wasm', '-o', 'out.wasm'], { cwd: directory, encoding: 'utf8' })

@@ -2,9 +2,8 @@
 
 // The workers in which this process's own engine runs modules for the addon.
 
-const { fs, path, workerThreads } = require('./node.js')
-
-const PROGRAM = path.join(__dirname, 'engine.js')
+const { fs, workerThreads } = require('./node.js')
+const { fileOf } = require('../platform.js')
 
 /** The stack of a worker, in MB: what recurses deeply on the main thread, does so here. */
 const STACK_MB = 16
@@ -34,10 +33,11 @@ function worker(native, number, start) {
 }
 
 function make(native) {
-  // Told by an event only, which a blocked thread does not get.
-  if (!fs.existsSync(PROGRAM)) throw new Error(`there is no ${PROGRAM}`)
+  const program = fileOf('lib/engine.js')
+  // That there is no file, an event would tell, which a blocked thread does not get.
+  if (!program || !fs.existsSync(program)) throw new Error('its file `lib/engine.js` is not here, as in a bundle')
   const { port1: port, port2 } = new workerThreads.MessageChannel()
-  const thread = new workerThreads.Worker(PROGRAM, {
+  const thread = new workerThreads.Worker(program, {
     workerData: { port: port2 },
     transferList: [port2],
     argv: [],

@@ -517,10 +517,6 @@ fn work(args: &Args, host_engine: Option<Arc<dyn HostEngine>>) -> Result<Report,
         ));
     }
     let mut options = args.options();
-    if host_engine.is_some() {
-        // A worker has to be told that its time is over.
-        options.interrupt = Some(Arc::default());
-    }
     options.host_engine = host_engine;
     let guest_writes = options.allow_wasi && options.wasi.stdout == options::Stdout::Inherit;
     let report = args.report.as_deref();

@@ -69,7 +69,9 @@ pub struct Options {
 impl Options {
     /// Whether the engine of the host may be the one that runs the module.
     pub fn may_use_host_engine(&self) -> bool {
-        self.host_engine.is_some() && matches!(self.engine, Engine::Auto | Engine::Host)
+        self.host_engine.is_some()
+            && self.max_memory.is_none()
+            && matches!(self.engine, Engine::Auto | Engine::Host)
     }
 }
 

@@ -341,13 +341,7 @@ impl Job<'_, '_> {
     /// not do: it compiles function by function, as they are called. Small modules are compiled before it
     /// would have begun, and some state it does not show.
     fn prefers_host(&self) -> bool {
-        let Options {
-            engine,
-            host_engine,
-            max_memory,
-            features,
-            ..
-        } = self.options;
+        let options = self.options;
         let is_shown = |prepared: &Prepared<'_>| {
             let globals = prepared.module.globals.all();
             let globals = globals.map(|(_, global)| global.ty.content_type);
@@ -358,10 +352,9 @@ impl Job<'_, '_> {
                 _ => true,
             })
         };
-        *engine == options::Engine::Auto
-            && host_engine.is_some()
-            && max_memory.is_none()
-            && !features.relaxed_simd_deterministic
+        options.engine == options::Engine::Auto
+            && options.may_use_host_engine()
+            && !options.features.relaxed_simd_deterministic
             && self.code_size() > SMALL
             && self.modules.iter().all(is_shown)
     }
