@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, readlinkSync, statSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
-import { basename, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { describe, it } from 'node:test'
 import { snapshot, wizerSync } from '@jakechampion/wizer'
 import { launch, programs, root, run, temporaryDirectory } from './helpers/run.mjs'
@@ -409,13 +409,29 @@ for (const { name, command } of programs) {
         assert.match(await fails([setup, '-f', 'setup']), /^Error: the `setup` function trapped\n/)
       })
 
+      for (const [what, args] of [
+        ['the output', (place) => ['-o', place('x.wasm'), '--report', place('./x.wasm')]],
+        ['the input', (place) => ['-o', place('x.wasm'), '--report', place('ok.wat')]],
+        ['a preloaded module', (place) => ['-o', place('x.wasm'), '--preload', `p=${place('p.wat')}`, '--report', place('p.wat')]],
+        ['what it cannot write to', (place) => ['-o', place('x.wasm'), '--report', place('no/such/directory')]],
+      ]) {
+        it(`the report over ${what}: nothing is lost`, async () => {
+          const given = { 'ok.wat': '(module (func (export "wizer.initialize")))', 'p.wat': '(module)', 'x.wasm': 'old' }
+          const places = Object.fromEntries(Object.entries(given).map(([name, text]) => [name, file(name, text)]))
+          const place = (name) => places[name] ?? `${dirname(places['x.wasm'])}/${name}`
+          await fails([place('ok.wat'), ...args(place)])
+          for (const [name, text] of Object.entries(given)) assert.equal(readFileSync(places[name], 'utf8'), text)
+        })
+      }
+
       for (const status of [0, 1, 3, 42, 200]) {
         it(`proc_exit(${status})`, async () => {
           const guest = file('a.wat', `(module ${wasi('proc_exit')} (memory (export "memory") 1)
             (func (export "wizer.initialize") (call $proc_exit (i32.const ${status}))))`)
           const stderr = await fails([guest, '--allow-wasi'])
           assert.match(stderr, /^Error: the `wizer.initialize` function trapped\n\nCaused by:\n {4}0: error while executing at wasm backtrace:\n/)
-          assert.match(stderr, new RegExp(`\n    1: Exited with i32 exit status ${status}\n$`))
+          const hint = status === 0 ? '; --allow-exit [^\n]*' : ''
+          assert.match(stderr, new RegExp(`\n    1: Exited with i32 exit status ${status}${hint}\n$`))
         })
       }
 

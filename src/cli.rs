@@ -184,7 +184,7 @@ struct Args {
     #[arg(long, hide_short_help = true, value_name = "MS", value_parser = whole)]
     timeout: Option<u64>,
 
-    /// End with an error when the memories grow beyond this, in bytes [default: none]
+    /// End with an error when memories, and tables at 8 bytes a slot, grow beyond this together, in bytes [default: none]
     #[arg(long, hide_short_help = true, value_name = "BYTES", value_parser = whole)]
     max_memory: Option<u64>,
 
@@ -435,19 +435,7 @@ pub(crate) fn run_with<A: Into<OsString>>(
             return status;
         }
     };
-    let worked = work(&args, host_engine);
-    let reported = match &args.report {
-        Some(path) => report::json(worked.as_ref()).and_then(|json| match named(path) {
-            Some(path) => std::fs::write(path, json).map_err(|source| Error::Io {
-                action: "write the report",
-                path: path.into(),
-                source,
-            }),
-            None => write_stdout(&json),
-        }),
-        None => Ok(()),
-    };
-    match worked.and(reported) {
+    match work(&args, host_engine) {
         Ok(()) => 0,
         Err(error) => {
             let _ = write_all(
@@ -496,7 +484,71 @@ fn named(path: &Path) -> Option<&Path> {
     Some(path).filter(|path| *path != Path::new("-"))
 }
 
-fn work(args: &Args, host_engine: Option<Arc<dyn HostEngine>>) -> Result<Report, Error> {
+fn work(args: &Args, host_engine: Option<Arc<dyn HostEngine>>) -> Result<(), Error> {
+    keep_apart(args)?;
+    let worked = run_to_output(args, host_engine);
+    if let Err(error) = &worked {
+        // That error is the one to be told.
+        let _ = write_report(args, Err(error));
+    }
+    worked
+}
+
+/// What is written must not be what was read, nor be written twice.
+fn keep_apart(args: &Args) -> Result<(), Error> {
+    let Some(report) = args.report.as_deref().and_then(named) else {
+        return Ok(());
+    };
+    let named_input = args.input.as_deref().and_then(named);
+    let preloads = args.preload.iter().map(|(_, file)| file.as_path());
+    let others = [
+        ("the output", args.output.as_deref().and_then(named)),
+        ("the input", named_input),
+    ];
+    let others = others
+        .into_iter()
+        .filter_map(|(what, path)| Some((what, path?)));
+    let preloads = preloads.map(|path| ("a preloaded module", path));
+    match others
+        .chain(preloads)
+        .find(|(_, path)| is_same(path, report))
+    {
+        Some((what, path)) => Err(Error::option(format!(
+            "the report would be written over {what}, `{}`; name another file with --report",
+            path.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whether two paths lead to the same place, also where nothing is there yet.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| {
+        let target = link_target(path);
+        target.canonicalize().ok().or_else(|| {
+            let parent = match target.parent() {
+                Some(parent) if parent != Path::new("") => parent,
+                _ => Path::new("."),
+            };
+            Some(parent.canonicalize().ok()?.join(target.file_name()?))
+        })
+    };
+    let place_of_one = place(one);
+    place_of_one.is_some() && place_of_one == place(other)
+}
+
+fn write_report(args: &Args, worked: Result<&Report, &Error>) -> Result<(), Error> {
+    let Some(path) = &args.report else {
+        return Ok(());
+    };
+    let json = report::json(worked)?;
+    match named(path) {
+        Some(path) => write_file(path, "write the report", json.as_ref()),
+        None => write_stdout(json.as_ref()),
+    }
+}
+
+fn run_to_output(args: &Args, host_engine: Option<Arc<dyn HostEngine>>) -> Result<(), Error> {
     let input = args.input.as_deref().and_then(named);
     let output = args.output.as_deref().and_then(named);
     if output.is_none()
@@ -544,8 +596,10 @@ fn work(args: &Args, host_engine: Option<Arc<dyn HostEngine>>) -> Result<Report,
             None,
         );
     }
+    // First, so that an output is not replaced by a run that fails.
+    write_report(args, Ok(&report))?;
     match output {
-        Some(path) => write_output(path, &wasm)?,
+        Some(path) => write_file(path, "write the output file", &wasm)?,
         None => write_stdout(&wasm)?,
     }
     if args.verbose {
@@ -555,7 +609,7 @@ fn work(args: &Args, host_engine: Option<Arc<dyn HostEngine>>) -> Result<Report,
             None,
         );
     }
-    Ok(report)
+    Ok(())
 }
 
 fn write_stdout(bytes: &[u8]) -> Result<(), Error> {
@@ -625,9 +679,9 @@ fn link_target(path: &Path) -> PathBuf {
 }
 
 /// Replaces a regular file as a whole or not at all; writes to anything else directly.
-fn write_output(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+fn write_file(path: &Path, action: &'static str, bytes: &[u8]) -> Result<(), Error> {
     let failed = |source| Error::Io {
-        action: "write the output file",
+        action,
         path: path.into(),
         source,
     };
@@ -648,6 +702,10 @@ fn write_output(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
+    if !directory.is_dir() {
+        // The temporary file's own name would say nothing.
+        return Err(failed(std::io::ErrorKind::NotFound.into()));
+    }
     let mut builder = tempfile::Builder::new();
     builder.prefix(".wizer-").suffix(".tmp");
     #[cfg(unix)]

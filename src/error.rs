@@ -77,8 +77,8 @@ pub enum Error {
     /// A memory, table, global or tag is imported and nothing provides it.
     #[error(
         "the {}module{} imports the {kind} `{module}::{name}`, and nothing provides it; provide \
-         it with a preloaded module, as an import (`imports` in JavaScript; `import_memory` and \
-         the like, or a linker, in Rust), or as a stub",
+         it with a preloaded module (--preload), as an import (`imports` in JavaScript; `import_memory` and \
+         the like, or a linker, in Rust), or as a stub (--stub)",
         .preload.as_ref().map_or("", |_| "preloaded "),
         .preload.as_ref().map_or(String::new(), |name| format!(" `{name}`"))
     )]
@@ -432,7 +432,7 @@ pub enum TrapReason {
     Wasm(String),
     /// The program ended itself. Any status is an error: the state that it would leave behind
     /// is that of a program that has ended.
-    #[error("Exited with i32 exit status {0}")]
+    #[error("Exited with i32 exit status {status}{}", exit_hint(*.0), status = .0)]
     Exit(i32),
     /// A function import was called that nobody provides.
     #[error(
@@ -569,6 +569,16 @@ pub(crate) fn counted(count: u64, thing: &str) -> String {
         0 => format!("no {thing}s"),
         1 => format!("1 {thing}"),
         many => format!("{many} {thing}s"),
+    }
+}
+
+/// What can be done about a program that ended itself: those with another status have failed.
+fn exit_hint(status: i32) -> &'static str {
+    match status {
+        0 => {
+            "; --allow-exit (allowExit in JavaScript) takes that for the end of the initialization"
+        }
+        _ => "",
     }
 }
 

@@ -32,7 +32,9 @@ pub fn error(error: &Error, colours: bool) -> String {
 
 fn causes(error: &Error) -> Vec<String> {
     let mut causes = Vec::new();
-    if let Error::Trap(trap) = error {
+    if let Error::Trap(trap) = error
+        && !trap.frames.is_empty()
+    {
         causes.push(trap.backtrace());
     }
     let mut source = error.source();
