@@ -66,14 +66,7 @@ impl WasiState {
         for (name, value) in environment(options)? {
             builder.env(name, value);
         }
-        let mut guests = BTreeSet::new();
         for dir in &options.dirs {
-            if !guests.insert(&dir.guest) {
-                return Err(Error::option(format!(
-                    "two directories are to be `{}` for the module",
-                    dir.guest
-                )));
-            }
             let perms = match dir.readonly {
                 true => FsPerms::ReadOnly,
                 false => FsPerms::ReadWrite,
