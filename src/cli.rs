@@ -486,7 +486,9 @@ fn work(args: &Args) -> Result<(), Error> {
 
 /// What is written must not be what was read, nor be written twice.
 fn keep_apart(args: &Args) -> Result<(), Error> {
-    let Some(report) = args.report.as_deref().and_then(named) else {
+    let is_file = |path: &&Path| std::fs::metadata(path).map_or(true, |found| found.is_file());
+    let report = args.report.as_deref().and_then(named);
+    let Some(report) = report.filter(is_file) else {
         return Ok(());
     };
     let named_input = args.input.as_deref().and_then(named);
@@ -585,11 +587,20 @@ fn run_to_output(args: &Args) -> Result<(), Error> {
             None,
         );
     }
-    // First, so that an output is not replaced by a run that fails.
-    write_report(args, Ok(&report))?;
+    // A file comes first, so that no output is replaced by a run that fails. What is printed stays.
+    let is_printed = args
+        .report
+        .as_deref()
+        .is_some_and(|path| named(path).is_none());
+    if !is_printed {
+        write_report(args, Ok(&report))?;
+    }
     match output {
         Some(path) => write_file(path, "write the output file", &wasm)?,
         None => write_stdout(&wasm)?,
+    }
+    if is_printed {
+        write_report(args, Ok(&report))?;
     }
     if args.verbose {
         let _ = write_all(
