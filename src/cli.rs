@@ -518,11 +518,12 @@ fn is_same(one: &Path, other: &Path) -> bool {
     let place = |path: &Path| {
         let target = link_target(path);
         target.canonicalize().ok().or_else(|| {
-            let parent = match target.parent() {
-                Some(parent) if parent != Path::new("") => parent,
-                _ => Path::new("."),
-            };
-            Some(parent.canonicalize().ok()?.join(target.file_name()?))
+            Some(
+                directory_of(&target)
+                    .canonicalize()
+                    .ok()?
+                    .join(target.file_name()?),
+            )
         })
     };
     let place_of_one = place(one);
@@ -678,6 +679,12 @@ fn link_target(path: &Path) -> PathBuf {
     target
 }
 
+/// The directory that a file is in.
+fn directory_of(file: &Path) -> &Path {
+    let parent = file.parent().filter(|parent| *parent != Path::new(""));
+    parent.unwrap_or(Path::new("."))
+}
+
 /// Replaces a regular file as a whole or not at all; writes to anything else directly.
 fn write_file(path: &Path, action: &'static str, bytes: &[u8]) -> Result<(), Error> {
     let failed = |source| Error::Io {
@@ -698,10 +705,7 @@ fn write_file(path: &Path, action: &'static str, bytes: &[u8]) -> Result<(), Err
             .map_err(failed);
     }
     let target = link_target(path);
-    let directory = match target.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    let directory = directory_of(&target);
     if !directory.is_dir() {
         // The temporary file's own name would say nothing.
         return Err(failed(std::io::ErrorKind::NotFound.into()));

@@ -95,18 +95,11 @@ export const names = [...Object.keys(CASES), `wizer()${IN_WORKERS}`, `wizerSync(
  */
 const FLAGS = ['--expose-gc', '--no-warnings', '--max-semi-space-size=1']
 
-/**
- * glibc keeps more of what was freed the larger the pieces were, and some for each of its arenas: with these it gives back what
- * it can at once.
- */
-const ALLOCATOR = { MALLOC_ARENA_MAX: '1', MALLOC_MMAP_THRESHOLD_: '131072', MALLOC_TRIM_THRESHOLD_: '131072' }
-
 /** The growth of each case between the first `warm` and all `calls` of its runs. */
 export function measureAll(warm, calls, chosen = names) {
   return chosen.map((name) => {
     const args = [...FLAGS, fileURLToPath(import.meta.url), 'case', name, warm, calls]
-    const env = { ...process.env, ...ALLOCATOR }
-    const { status, stdout, stderr } = spawnSync(process.execPath, args.map(String), { encoding: 'utf8', env })
+    const { status, stdout, stderr } = spawnSync(process.execPath, args.map(String), { encoding: 'utf8' })
     if (status !== 0) throw new Error(`${name}:\n${stderr}`)
     return { name, ...JSON.parse(stdout) }
   })

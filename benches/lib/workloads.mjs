@@ -79,7 +79,7 @@ export function workloads(directory) {
   ]
 }
 
-/** The largest of the modules that `npm run compat` tries which the peer runs as it is. */
+/** CRuby, of the package that `npm run compat` tries; the peer needs no stubs for what is not called. */
 function ruby() {
   const entry = packages.find(({ id }) => id === 'ruby')
   return { file: join(unpacked(entry), entry.file), initFunc: entry.initFunc, args: ['--allow-wasi'], ownArgs: ['--stub', '*.*=trap'] }
