@@ -259,12 +259,13 @@ export interface WizerOptions {
 
   /**
    * Who runs the module: `interpreter` begins at once (wasmi), `baseline` compiles fast (Winch), `optimizing` makes fast
-   * code (Cranelift). `auto` begins with the interpreter and goes over to compiled code where that pays; nothing that the
-   * module does to the outside happens twice.
+   * code (Cranelift), `host` is the engine of this process (V8), in a worker. `auto` begins with the interpreter, or with V8
+   * where a module is large, and goes over to V8 or compiled code where that pays; nothing that the module does to the
+   * outside happens twice.
    *
    * @default 'auto'
    */
-  engine?: 'auto' | 'interpreter' | 'baseline' | 'optimizing'
+  engine?: 'auto' | 'interpreter' | 'baseline' | 'optimizing' | 'host'
 
   /**
    * Where compiled code is kept for later runs: `true` is the user's cache directory, a text another directory, `false`
@@ -332,7 +333,7 @@ export class Session {
 
   /**
    * Instantiates a module. Nothing but its start function runs: neither `_initialize` nor the initialization function.
-   * With the engine `auto`, code is compiled: a session cannot begin anew on another engine.
+   * With the engine `auto`, large modules run on V8 and small ones are compiled: a session cannot begin anew on another engine.
    */
   static create(wasm: Wasm, options?: WizerOptions): Promise<Session>
 
@@ -395,8 +396,8 @@ export class Session {
    * carries nothing else of it, and a later change of its own state is an error as for `preload`, unless
    * `allowPreloadChanges` is set.
    *
-   * With the engine `auto`, large modules are compiled by Winch; where a module needs what that does not know, open the
-   * session with the engine `optimizing`.
+   * With the engine `auto`, large modules run on V8; where a module needs what that does not run, open the session with the
+   * engine `optimizing`.
    *
    * @param name the name under which those that follow can import from it
    * @throws a {@link WizerError}. What it did before it failed remains, and the session can go on.

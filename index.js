@@ -10,6 +10,7 @@ const { WizerError } = require('./lib/error.js')
 const { SessionMemory } = require('./lib/memory.js')
 const { Values, toBigInt } = require('./lib/values.js')
 const { check, optionError, toBytes } = require('./lib/options.js')
+const { worker } = require('./lib/workers.js')
 
 let binding
 /** The native addon, loaded when it is first needed. */
@@ -62,7 +63,10 @@ class Job {
     else if (stdin !== undefined) contents.stdin = toBytes(stdin, 'the option `stdin`')
     const json = JSON.stringify({ ...plain, onProgress: onProgress !== undefined })
     /** What the native run calls. It does not keep it alive: that would be for ever, as this keeps the run. */
-    this.dispatch = (...message) => (message.length === 1 ? this.progress(message[0]) : this.calls.dispatch(...message))
+    this.dispatch = (...message) => {
+      if (message.length === 1) return this.progress(message[0])
+      return message.length === 2 ? worker(native(), ...message) : this.calls.dispatch(...message)
+    }
     const { Run } = native()
     try {
       this.run = new Run(json, contents, this.calls.names, this.dispatch)

@@ -91,6 +91,9 @@ const here = {
   requireFrom: node.module.createRequire,
 }
 
+/** A file of the package, or nothing in a bundle. */
+const fileOf = (name) => (here.isBundled(here.file) ? undefined : join(dirname(here.file), name))
+
 /** The platform's name as it stands in the names of packages and files: `linux-x64-gnu`. */
 function platformName({ platform, arch, isMusl } = here) {
   const abi = { linux: () => (isMusl() ? '-musl' : '-gnu'), win32: () => '-msvc' }[platform]
@@ -207,4 +210,4 @@ function platformError(what, cause) {
   return error
 }
 
-module.exports = { isMusl, loadBinding, platformName, programName, programPath, targets }
+module.exports = { fileOf, isMusl, loadBinding, platformName, programName, programPath, targets }

@@ -187,7 +187,7 @@ describe('ERR_WIZER_TRAP', () => {
     deep: /call stack exhausted/,
   }
   for (const [name, reason] of Object.entries(REASONS)) {
-    for (const engine of ['baseline', 'optimizing']) {
+    for (const engine of ['baseline', 'optimizing', 'host']) {
       it(`${name} (${engine})`, async () => {
         const error = await fails('ERR_WIZER_TRAP', new RegExp(`the \`${name}\` function trapped`), TRAPS, { initFunc: name, engine })
         assert.match(error.message, reason)
@@ -213,7 +213,7 @@ describe('ERR_WIZER_TRAP', () => {
     const divide = '(func $f (param i32) (result i32) (i32.div_u (i32.const 77) (local.get 0)))'
     const module = assemble(init('(drop (call $f (i32.const 0)))', divide))
     const place = Buffer.from(module).indexOf(Buffer.from([0x41, 0xcd, 0, 0x20, 0, 0x6e])) + 5
-    for (const engine of ['auto', 'baseline', 'optimizing']) {
+    for (const engine of ['auto', 'baseline', 'optimizing', 'host']) {
       const { wasmBacktrace } = await failure('ERR_WIZER_TRAP', module, { engine })
       assert.match(wasmBacktrace[0], new RegExp(`^0x${place.toString(16)} - `), engine)
       assert.equal(wasmBacktrace.length, 2)
@@ -346,7 +346,7 @@ it('what is said to translate legacy exceptions does so', async () => {
   const directory = temporaryDirectory()
   writeFileSync(join(directory, 'in.wasm'), module.emitBinary())
 
-  const { message } = await failure('ERR_WIZER_UNSUPPORTED', readFileSync(join(directory, 'in.wasm')))
+  const { message } = await failure('ERR_WIZER_UNSUPPORTED', readFileSync(join(directory, 'in.wasm')), { maxMemory: 2 ** 30 })
   const [, flags] = /`wasm-opt ([^`]+)`/.exec(message)
   const program = join(dirname(fileURLToPath(import.meta.resolve('binaryen'))), 'bin', 'wasm-opt')
   const { status, stderr } = spawnSync(process.execPath, [program, ...flags.split(' '), 'in.wasm', '-o', 'out.wasm'], { cwd: directory, encoding: 'utf8' })

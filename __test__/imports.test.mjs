@@ -7,7 +7,7 @@ import { Session, WizerError, snapshot, wizer, wizerSync } from '@jakechampion/w
 import { runScript } from './helpers/run.mjs'
 import { assertInitialized, start } from './helpers/v8.mjs'
 import { wasi } from './helpers/wasi.mjs'
-import { assemble } from './helpers/wat.mjs'
+import { assemble, hostRuns } from './helpers/wat.mjs'
 
 const ways = { wizer, wizerSync: async (...args) => wizerSync(...args) }
 
@@ -474,7 +474,7 @@ describe('the memory', () => {
     assert.deepEqual(seen, [65536, 131072, 131072, 65536])
   })
 
-  for (const engine of ['interpreter', 'baseline', 'optimizing']) {
+  for (const engine of ['interpreter', 'baseline', 'optimizing', ...(hostRuns('(memory 1) (memory 1)') ? ['host'] : [])]) {
     it(`is that of the module that calls, also of one that a session instantiated later (${engine})`, async () => {
       const seen = []
       const main = `(module (import "test" "f" (func $f)) (memory 1) (memory (export "shared") 4)
@@ -996,7 +996,7 @@ describe('memories, tables and globals', () => {
 
   const ends = { 'as values': given, 'as globals': () => ({ ...given(), ...asGlobals() }), described: () => ({ ...given(), ...described() }) }
   for (const [what, make] of Object.entries(ends)) {
-    for (const engine of ['auto', 'interpreter', 'baseline', 'optimizing']) {
+    for (const engine of ['auto', 'interpreter', 'baseline', 'optimizing', 'host']) {
       both(`${what}: the output makes of them what the initialization made (${engine})`, async (way) => {
         const env = make()
         const output = await way(GUEST, { imports: { env }, engine, cache: false })

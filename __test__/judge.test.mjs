@@ -127,6 +127,28 @@ describe('in V8, an output is what the initialization makes of the original', ()
   })
 })
 
+describe('on the engine of Node, the output is that of Cranelift, byte for byte', () => {
+  const notRun = []
+  const files = readdirSync(fixtures).filter((name) => name.endsWith('.wat'))
+  for (const file of files) {
+    it(file, async () => {
+      const [original, { options }] = [binary(file), setup(file)]
+      const expected = await wizer(original, { ...options, engine: 'optimizing', cache: false })
+      try {
+        assert.ok(expected.equals(await wizer(original, { ...options, engine: 'host', cache: false })), 'other bytes')
+      } catch (error) {
+        if (error.code !== 'ERR_WIZER_UNSUPPORTED') throw error
+        notRun.push(`${file}: ${error.message}`)
+      }
+    })
+  }
+
+  it('enough of them were run', (t) => {
+    for (const line of notRun) t.diagnostic(`not run by V8 ${process.versions.v8}: ${line}`)
+    assert.ok(files.length - notRun.length >= AT_LEAST, `${files.length - notRun.length} of ${files.length}`)
+  })
+})
+
 /** Fixtures that Binaryen cannot read, whatever their outputs are: custom page sizes, names that are not valid, and the like. */
 const NOT_READ_BY_BINARYEN_AT_MOST = 8
 

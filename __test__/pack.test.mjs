@@ -54,6 +54,7 @@ describe('the packed packages', { skip: !(platform in targets) && `no package fo
       'index.js',
       'index.mjs',
       'lib/brands.js',
+      'lib/engine.js',
       'lib/error.js',
       'lib/imports.js',
       'lib/memory.js',
@@ -61,6 +62,7 @@ describe('the packed packages', { skip: !(platform in targets) && `no package fo
       'lib/options.js',
       'lib/tags.js',
       'lib/values.js',
+      'lib/workers.js',
       'package.json',
       'platform.js',
     ])

@@ -83,7 +83,7 @@ describe('a global of external references', () => {
     const bytes = `(module (import "env" "value" (global $value (mut externref)))
       (func (export "wizer.initialize") (global.set $value (ref.null extern))))`
     const value = new WebAssembly.Global({ value: 'externref', mutable: true }, 'text')
-    for (const engine of ['interpreter', 'optimizing']) {
+    for (const engine of ['interpreter', 'optimizing', 'host']) {
       const { message } = await failure(wizer(bytes, { imports: { env: { value } }, engine }), 'ERR_WIZER_UNREPRESENTABLE_STATE')
       assert.match(message, /env::value/)
     }
@@ -98,7 +98,7 @@ describe('a global of external references', () => {
     await failure(wizer('(module (import "env" "f" (func)) (func (export "wizer.initialize")))', { imports: { env: { f: 'text' } } }), 'ERR_WIZER_IMPORT_TYPE')
   })
 
-  for (const engine of ['auto', 'interpreter', 'optimizing']) {
+  for (const engine of ['auto', 'interpreter', 'optimizing', 'host']) {
     it(`is where the output takes from what the module kept of it (${engine})`, async () => {
       const bytes = `(module
         (import "strings" "hello" (global $hello externref))

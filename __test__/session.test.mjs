@@ -37,7 +37,7 @@ const instance = async (wasm) => {
 }
 
 describe('a session', () => {
-  for (const engine of ['auto', 'interpreter', 'baseline', 'optimizing']) {
+  for (const engine of ['auto', 'interpreter', 'baseline', 'optimizing', 'host']) {
     it(`is called, written, and goes on (${engine})`, async () => {
       const session = await Session.create(COUNTER, { engine, cache: false })
       assert.equal(await session.call('add', 2n), 2n)
@@ -111,7 +111,7 @@ describe('a session', () => {
       (func (export "get one") (result funcref) (ref.func $one))
       (func (export "keep") (param i32 funcref) (table.set (local.get 0) (local.get 1)))
       (func (export "kept") (param i32) (result funcref) (table.get (local.get 0))))`
-    for (const engine of ['interpreter', 'baseline', 'optimizing']) {
+    for (const engine of ['interpreter', 'baseline', 'optimizing', 'host']) {
       const session = await Session.create(bytes, { engine, cache: false })
       const one = await session.call('get one')
       assert.equal(typeof one, 'object')
@@ -320,7 +320,7 @@ describe('a session', () => {
 
   it('is ended by its timeout or its signal', async () => {
     const endless = `(module (func (export "loop") (loop (br 0))) (func (export "f")))`
-    for (const engine of ['interpreter', 'baseline', 'optimizing']) {
+    for (const engine of ['interpreter', 'baseline', 'optimizing', 'host']) {
       const late = await Session.create(endless, { timeout: 200, engine, cache: false })
       await late.call('f')
       await failure(late.call('loop'), 'ERR_WIZER_TIMEOUT')

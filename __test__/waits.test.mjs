@@ -49,12 +49,13 @@ const waits = [
   ['a rest whose events have an odd place', resting(65)],
   ['a rest whose events have no place', resting(0x7fffff00)],
   ['an atomic wait', waiting],
+  ['a loop without end', `(module (func (export "wizer.initialize") (loop (br 0))))`],
   ...(hasPipes ? [['a pipe that nobody writes to', opening]] : []),
 ]
 
-for (const [what, wat] of waits) {
-  describe(what, () => {
-    const options = () => ({ allowWasi: true, stdin: Buffer.alloc(0), cache: false, ...(wat === opening && { mapDirs: { '/': withPipe() } }) })
+for (const [what, wat, engine] of waits.flatMap((wait) => ['auto', 'host'].map((engine) => [...wait, engine]))) {
+  describe(`${what}, ${engine}`, () => {
+    const options = () => ({ allowWasi: true, stdin: Buffer.alloc(0), cache: false, engine, ...(wat === opening && { mapDirs: { '/': withPipe() } }) })
 
     /** Asserts that a run ends with this error, soon. */
     async function ends(code, run) {
@@ -121,7 +122,7 @@ describe('standard streams', () => {
       (i32.store (i32.const 0) (i32.const 64))
       (i32.store (i32.const 4) (i32.const 1000000))
       (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))`
-  for (const engine of ['auto', 'interpreter', 'optimizing']) {
+  for (const engine of ['auto', 'interpreter', 'optimizing', 'host']) {
     it(`output that nobody takes, ${engine}`, async () => {
       const child = launch(node('--input-type=commonjs', '--eval', `const { wizer } = require('@jakechampion/wizer')\n${script(writing, { engine })}`), {
         unread: 'stdout',

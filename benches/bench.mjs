@@ -38,13 +38,16 @@ const say = (text) => {
   if (process.stderr.isTTY) process.stderr.write(text)
 }
 
-/** The jobs of a row: ours, the peer's, and V8's where it is asked. */
-function jobsOf(workload, programs, directory) {
-  const { file, args, options, stdin, env, ownArgs = [], peerArgs = [] } = workload
+/**
+ * The jobs of a row: ours, the peer's, and V8's where ours is in process too. With `report`, a path, ours writes its
+ * report there.
+ */
+function jobsOf(workload, programs, directory, report) {
+  const { file, args, options, initFunc, stdin, env, besideEngine, ownArgs = [], peerArgs = [] } = workload
   const job = (role, label, command) => ({ role, label, command, cwd: directory, stdin, env, output: join(directory, `${role}.wasm`) })
-  const inProcess = (role, label) => {
+  const inProcess = (role, label, more) => {
     const one = job(role, label)
-    const order = JSON.stringify({ file, options, stdin, output: one.output })
+    const order = JSON.stringify({ file, options: { ...options, initFunc, ...more }, stdin, output: one.output, report: role === 'ours' ? report : undefined })
     return { ...one, command: [process.execPath, '--no-warnings', IN_PROCESS, role === 'v8' ? 'v8' : 'wizer', order], stdin: '', tellsTime: true }
   }
   const cli = (role, { label, command }, more) => {
@@ -52,19 +55,22 @@ function jobsOf(workload, programs, directory) {
     return { ...one, command: [...command, ...args, ...more, `-o=${one.output}`, file] }
   }
   const jobs = [
-    workload.ours === 'cli' ? cli('ours', programs.ours, ownArgs) : inProcess('ours', programs.ours.label),
-    cli('peer', programs.peer, peerArgs),
+    workload.ours === 'cli' ? cli('ours', programs.ours, report ? [...ownArgs, `--report=${report}`] : ownArgs) : inProcess('ours', programs.ours.label),
+    // The peer keeps no code either.
+    besideEngine ? inProcess('peer', `wizer, engine ${besideEngine}`, { engine: besideEngine, cache: false }) : cli('peer', programs.peer, peerArgs),
   ]
   if (workload.warm) jobs[0].home = join(directory, 'home')
-  if (workload.v8) jobs.push(inProcess('v8', `V8 ${process.versions.v8}`))
+  if (workload.ours === 'process') jobs.push(inProcess('v8', `V8 ${process.versions.v8}`))
   return jobs
 }
 
 function measure(workload, programs, directory, runs) {
   const jobs = jobsOf(workload, programs, directory)
+  if (workload.warm) runOnce(jobs[0])
   // The run for the memory comes first and is not timed: it brings the files into the page cache, and
-  // fills our own where that is what the row is about.
-  const resources = jobs.map((job) => {
+  // tells which engine ran.
+  const report = join(directory, 'report.json')
+  const resources = jobsOf(workload, programs, directory, report).map((job) => {
     const used = resourcesOf(job)
     if (job.role !== 'v8' && !WebAssembly.validate(readFileSync(job.output))) throw new Error(`V8 refuses the output of ${job.label}`)
     return { ...used, outputBytes: statSync(job.output).size }
@@ -74,22 +80,28 @@ function measure(workload, programs, directory, runs) {
   const [our, their, v8] = programsOfRow
   return {
     name: workload.name,
+    tier: tierOf(report),
     programs: programsOfRow,
     time: { ...ratio(samples[1], samples[0]), goal: workload.time },
     memory:
-      workload.memory && our.peakRssBytes && their.peakRssBytes
-        ? { ratio: their.peakRssBytes / our.peakRssBytes, goal: workload.memory }
+      our.peakRssBytes && their.peakRssBytes
+        ? { ratio: their.peakRssBytes / our.peakRssBytes, goal: workload.memory ?? 1 }
         : undefined,
     v8: v8 && { ratio: our.ms.median / v8.ms.median, goal: 1.3 },
   }
 }
 
+/** The engine that ran, by a report in a file. */
+const tierOf = (report) => JSON.parse(readFileSync(report, 'utf8')).engine.name
+
 /** Snapshot and rewrite of dense state, beside one copy of as many bytes into new memory. */
 async function dense(runs) {
   const ours = []
   const copies = []
+  let tier
   for (let run = 0; run < runs; run++) {
     const { wasm, report } = await wizer.snapshot(DENSE, { engine: 'optimizing' })
+    tier = report.engine.name
     const phase = (name) => report.phases.find(({ phase }) => phase === name).ms
     ours.push(phase('snapshot') + phase('rewrite'))
     const begin = performance.now()
@@ -97,7 +109,7 @@ async function dense(runs) {
     copies.push(performance.now() - begin)
     say('.')
   }
-  return { name: '48 MB of dense state: snapshot and rewrite', ours: spread(ours), copy: spread(copies), ratio: median(ours) / median(copies), goal: 6 }
+  return { name: '48 MB of dense state: snapshot and rewrite', tier, ours: spread(ours), copy: spread(copies), ratio: median(ours) / median(copies), goal: 6 }
 }
 
 /** A memory of 4 GiB with a page in use: what it costs beside the compiler. */
@@ -118,8 +130,9 @@ function wide(directory, program, runs) {
     say('.')
   }
   const used = resourcesOf(job(WIDE))
+  const tier = tierOf(report)
   const empty = resourcesOf(job('(module (func (export "wizer.initialize")))'))
-  return { name: '4 GiB of memory with 64 KiB in use: beyond the compile', ms: spread(beyond), goalMs: 50, peakRssBytes: used.peakRssBytes, emptyRssBytes: empty.peakRssBytes, goalBytes: 64 * 2 ** 20 }
+  return { name: '4 GiB of memory with 64 KiB in use: beyond the compile', tier, ms: spread(beyond), goalMs: 50, peakRssBytes: used.peakRssBytes, emptyRssBytes: empty.peakRssBytes, goalBytes: 64 * 2 ** 20 }
 }
 
 async function bench() {
@@ -158,27 +171,29 @@ function print({ machine, programs, runs, rows, dense, wide }) {
   console.log(`${describe(machine)}\n`)
   const or = (value, format) => (value === undefined ? '–' : format(value))
   if (rows.length > 0) {
-    const cells = rows.map(({ name, programs: [our, their], time, memory, v8 }) => [
+    const cells = rows.map(({ name, tier, programs: [our, their], time, memory, v8 }) => [
       name,
       ms(our.ms.median),
-      ms(their.ms.median),
+      tier,
+      their.label === programs.peer ? ms(their.ms.median) : `${ms(their.ms.median)} (${their.label})`,
       times(time.ofMedians),
       `≥ ${time.goal}`,
       or(memory && our.peakRssBytes, megabytes),
       or(memory?.ratio, times),
       or(memory?.goal, (goal) => `≥ ${goal}`),
       or(v8?.ratio, times),
+      or(v8?.goal, (goal) => `≤ ${goal}`),
     ])
-    console.log(table(['', 'ours', 'peer', 'peer ÷ ours', 'goal', 'memory', 'peer ÷ ours', 'goal', 'ours ÷ V8'], cells))
+    console.log(table(['', 'ours', 'tier', 'peer', 'peer ÷ ours', 'goal', 'memory', 'peer ÷ ours', 'goal', 'ours ÷ V8', 'goal'], cells))
   }
   const others = []
-  if (dense) others.push([dense.name, ms(dense.ours.median), `${times(dense.ratio)} one copy (${ms(dense.copy.median)})`, `≤ ${dense.goal} ×`])
+  if (dense) others.push([dense.name, ms(dense.ours.median), dense.tier, `${times(dense.ratio)} one copy (${ms(dense.copy.median)})`, `≤ ${dense.goal} ×`])
   if (wide) {
-    others.push([wide.name, ms(wide.ms.median), '', `≤ ${wide.goalMs} ms`])
+    others.push([wide.name, ms(wide.ms.median), wide.tier, '', `≤ ${wide.goalMs} ms`])
     const empty = or(wide.emptyRssBytes, megabytes)
-    others.push(['the same: peak memory', or(wide.peakRssBytes, megabytes), `${empty} for an empty module`, `≤ ${megabytes(wide.goalBytes)}`])
+    others.push(['the same: peak memory', or(wide.peakRssBytes, megabytes), wide.tier, `${empty} for an empty module`, `≤ ${megabytes(wide.goalBytes)}`])
   }
-  if (others.length > 0) console.log(`\n${table(['', 'ours', '', 'goal'], others)}`)
+  if (others.length > 0) console.log(`\n${table(['', 'ours', 'tier', '', 'goal'], others)}`)
 }
 
 try {

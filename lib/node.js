@@ -11,5 +11,6 @@ module.exports = {
   path: builtin('node:path') ?? require('node:path'),
   url: builtin('node:url') ?? require('node:url'),
   util: builtin('node:util') ?? require('node:util'),
+  v8: builtin('node:v8') ?? require('node:v8'),
   workerThreads: builtin('node:worker_threads') ?? require('node:worker_threads'),
 }

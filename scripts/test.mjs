@@ -27,6 +27,10 @@ const cacheHome = mkdtempSync(join(tmpdir(), 'wizer-test-cache-'))
 process.on('exit', () => rmSync(cacheHome, { recursive: true, force: true }))
 const inTest = { XDG_CACHE_HOME: cacheHome }
 
+/** Where `cargo test` writes down what it does with modules, for the engine that there is in Node only. */
+const corpus = mkdtempSync(join(tmpdir(), 'wizer-test-corpus-'))
+process.on('exit', () => rmSync(corpus, { recursive: true, force: true }))
+
 /** Tests with other people's programs, which take long: once is enough. */
 const REAL = join('__test__', 'real')
 
@@ -48,7 +52,7 @@ const steps = [
   ['lint', 'types', () => npmBin('typescript/bin/tsc', [])],
   ['lint', 'cargo fmt', () => run('cargo', ['fmt', '--check'])],
   ['lint', 'cargo clippy', () => run('cargo', ['clippy', '--locked', '--all-features', '--all-targets', '--', '-D', 'warnings'])],
-  ['rust', 'cargo test', () => run('cargo', ['test', '--locked', '--all-features'], { env: { ...inTest, SPEC: 'all' } })],
+  ['rust', 'cargo test', () => run('cargo', ['test', '--locked', '--all-features'], { env: { ...inTest, SPEC: 'all', CORPUS: corpus } })],
   ['js real', 'build the addon', () => (options.prebuilt ? 'skipped: --prebuilt' : void build())],
   ['js real', 'build the program', () => (options.prebuilt ? 'skipped: --prebuilt' : void build({ program: true }))],
   ['js', 'install AssemblyScript', () => install(join(root, 'examples', 'assemblyscript'))],
@@ -80,18 +84,33 @@ function nodeSteps() {
     ['js', 'install other Node versions', () => install(directory)],
     running,
     ...VERSIONS.map((version) => ['js', `JavaScript tests on Node ${version}`, () => testOnVersion(directory, version)]),
+    ['js', `what cargo test did, on the engine of Node ${VERSIONS.at(-1)}`, () => testCorpus(directory)],
   ]
 }
 
-function testOnVersion(directory, version) {
+/** The program of a Node version; nothing where there is no package of it. */
+function nodeOf(directory, version) {
   const { platform, arch } = process
   const name = `node-${version}-${platform}-${arch}`
   const node = join(directory, 'node_modules', name, 'bin', platform === 'win32' ? 'node.exe' : 'node')
   // The packages for Linux are built for glibc.
-  if (!existsSync(node) || platformName().endsWith('-musl')) return `skipped: no package of Node ${version} for ${platformName()}`
+  return existsSync(node) && !platformName().endsWith('-musl') ? node : undefined
+}
+
+function testOnVersion(directory, version) {
+  const node = nodeOf(directory, version)
+  if (!node) return `skipped: no package of Node ${version} for ${platformName()}`
   const exact = run(node, ['--version'], { capture: true }).trim()
   if (exact === process.version) return `skipped: ${exact} is the running Node`
   return testOn(node)
+}
+
+/** On the newest V8, which runs most. */
+function testCorpus(directory) {
+  if (readdirSync(corpus).length === 0) return 'skipped: `cargo test` was not run, which writes it down'
+  const node = nodeOf(directory, VERSIONS.at(-1))
+  if (!node) return `skipped: no package of Node ${VERSIONS.at(-1)} for ${platformName()}`
+  run(node, [join('scripts', 'corpus.mjs'), corpus], { env: inTest })
 }
 
 const testOn = (node) => testFilesOn(node, '__test__', 'examples')

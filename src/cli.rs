@@ -7,11 +7,13 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
+use crate::engine::HostEngine;
 use crate::error::Error;
 use crate::host::stdio::{Standard, write_all};
 use crate::host::stub::{Pattern, Stub};
@@ -160,11 +162,12 @@ struct Args {
           default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     allow_preload_changes: Option<bool>,
 
-    /// Who runs the module: auto, interpreter, baseline or optimizing
+    /// Who runs the module: auto, interpreter, baseline, optimizing or host
     ///
     /// `interpreter` begins at once (wasmi), `baseline` compiles fast (Winch), `optimizing` makes
-    /// fast code (Cranelift). `auto` begins with the interpreter and goes over to compiled code
-    /// where that pays; nothing that the module does to the outside happens twice.
+    /// fast code (Cranelift), `host` is the engine of Node (V8), where wizer was started by that. `auto`
+    /// begins with the interpreter, or with V8 where a module is large, and goes over to V8 or compiled
+    /// code where that pays; nothing that the module does to the outside happens twice.
     #[arg(long, hide_short_help = true, value_name = "ENGINE", default_value = "auto", value_parser = engine)]
     engine: options::Engine,
 
@@ -401,6 +404,14 @@ impl Args {
 /// assert_eq!(wizer::cli::run(["--version"]), 0);
 /// ```
 pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> u8 {
+    run_with(args, None)
+}
+
+/// As [`run`], with an engine of the host.
+pub(crate) fn run_with<A: Into<OsString>>(
+    args: impl IntoIterator<Item = A>,
+    host_engine: Option<Arc<dyn HostEngine>>,
+) -> u8 {
     let command = Args::command().color(match colours() {
         true => clap::ColorChoice::Always,
         false => clap::ColorChoice::Never,
@@ -425,7 +436,7 @@ pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> u8 {
             return status;
         }
     };
-    match work(&args) {
+    match work(&args, host_engine) {
         Ok(()) => 0,
         Err(error) => {
             let _ = write_all(
@@ -474,9 +485,9 @@ fn named(path: &Path) -> Option<&Path> {
     Some(path).filter(|path| *path != Path::new("-"))
 }
 
-fn work(args: &Args) -> Result<(), Error> {
+fn work(args: &Args, host_engine: Option<Arc<dyn HostEngine>>) -> Result<(), Error> {
     keep_apart(args)?;
-    let worked = run_to_output(args);
+    let worked = run_to_output(args, host_engine);
     if let Err(error) = &worked {
         // That error is the one to be told.
         let _ = write_report(args, Err(error));
@@ -541,7 +552,7 @@ fn write_report(args: &Args, worked: Result<&Report, &Error>) -> Result<(), Erro
     }
 }
 
-fn run_to_output(args: &Args) -> Result<(), Error> {
+fn run_to_output(args: &Args, host_engine: Option<Arc<dyn HostEngine>>) -> Result<(), Error> {
     let input = args.input.as_deref().and_then(named);
     let output = args.output.as_deref().and_then(named);
     if output.is_none()
@@ -562,6 +573,7 @@ fn run_to_output(args: &Args) -> Result<(), Error> {
         ));
     }
     let mut options = args.options();
+    options.host_engine = host_engine;
     let guest_writes = options.allow_wasi && options.wasi.stdout == options::Stdout::Inherit;
     let report = args.report.as_deref();
     if [Some(output), report.map(named)]

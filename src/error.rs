@@ -330,6 +330,21 @@ impl fmt::Display for Frame {
     }
 }
 
+/// A function's name as its author wrote it.
+pub(crate) fn demangle(name: &str) -> String {
+    if let Ok(name) = rustc_demangle::try_demangle(name) {
+        return format!("{name:#}");
+    }
+    // Without the prefix, any short name would be taken for the code of a type.
+    if !name.starts_with("_Z") {
+        return name.into();
+    }
+    match cpp_demangle::Symbol::new(name) {
+        Ok(symbol) => symbol.demangle().unwrap_or_else(|_| name.into()),
+        Err(_) => name.into(),
+    }
+}
+
 /// An exception that a provided function throws, to be caught by the module, or that the module
 /// throws and a provided function is given.
 ///

@@ -124,6 +124,11 @@ impl Names {
         format!("{}global{index}", self.prefix)
     }
 
+    /// The function that gives the bits of a global of floats or vectors.
+    pub fn bits(&self, index: u32) -> String {
+        bits_of(&self.global(index))
+    }
+
     /// The probe of a data segment.
     pub fn data(&self, index: u32) -> String {
         format!("{}data{index}", self.prefix)
@@ -148,6 +153,11 @@ impl Names {
     pub fn start(&self) -> String {
         format!("{}start", self.prefix)
     }
+}
+
+/// How the function is called that gives the bits of a global with this added export.
+pub fn bits_of(global: &str) -> String {
+    format!("{global}bits")
 }
 
 /// Instruments a module.
@@ -192,6 +202,13 @@ pub fn instrument(
     if let Some(start) = module.start {
         exports.export(&names.start(), ExportKind::Func, start);
         splice.drop(section::START);
+    }
+    for index in &globals {
+        let ty = module
+            .globals
+            .get(*index)
+            .map(|global| global.ty.content_type);
+        add_bits(*index, ty, names, &mut types, &mut added, &mut exports);
     }
     add_probes(
         module,
@@ -372,6 +389,33 @@ fn add_functions(
     segment.push(0);
     functions.encode(&mut segment);
     splice.append(section::ELEMENT, 1, &segment);
+}
+
+/// Adds a function that gives the bits of a global as integers, where its values are floats or
+/// vectors: a host that sees them as its own numbers would lose what a NaN carries.
+fn add_bits(
+    index: u32,
+    ty: Option<ValType>,
+    names: &Names,
+    types: &mut Types,
+    added: &mut Functions,
+    exports: &mut Items,
+) {
+    use wasm_encoder::ValType as T;
+    let get = Instruction::GlobalGet(index);
+    let (results, body): (&[T], _) = match ty {
+        Some(ValType::F32) => (&[T::I32], vec![get, Instruction::I32ReinterpretF32]),
+        Some(ValType::F64) => (&[T::I64], vec![get, Instruction::I64ReinterpretF64]),
+        Some(ValType::V128) => {
+            let lane = Instruction::I64x2ExtractLane;
+            let halves = vec![get.clone(), lane(0), get, lane(1)];
+            (&[T::I64, T::I64], halves)
+        }
+        _ => return,
+    };
+    let ty = types.function(&[], results);
+    let function = added.push(ty, &body);
+    exports.export(&names.bits(index), ExportKind::Func, function);
 }
 
 /// Adds one function per passive segment of a length above 0, which traps exactly when the

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::engine::HostEngine;
 use crate::error::Error;
 pub use crate::host::config::{Dir, Import, Stdin, Stdout, Wasi};
 use crate::host::interrupt::Interrupt;
@@ -46,6 +47,8 @@ pub struct Options {
     pub wasi: Wasi,
     pub features: Features,
     pub engine: Engine,
+    /// The engine of the host, where there is one.
+    pub host_engine: Option<Arc<dyn HostEngine>>,
     pub cache: CacheLocation,
     /// How long initialization may take.
     pub timeout: Option<Duration>,
@@ -61,6 +64,15 @@ pub struct Options {
     pub interrupt: Option<Arc<Interrupt>>,
     /// Told what the run is doing.
     pub progress: Option<ProgressFn>,
+}
+
+impl Options {
+    /// Whether the engine of the host may be the one that runs the module.
+    pub fn may_use_host_engine(&self) -> bool {
+        self.host_engine.is_some()
+            && self.max_memory.is_none()
+            && matches!(self.engine, Engine::Auto | Engine::Host)
+    }
 }
 
 /// What becomes of the export of the initialization function, for
@@ -241,6 +253,9 @@ pub enum Engine {
     Baseline,
     /// A compiler that makes fast code (Cranelift).
     Optimizing,
+    /// The engine of the process that this is a part of: V8 in Node. Only JavaScript and `npx wizer`
+    /// have one.
+    Host,
 }
 
 impl Engine {
@@ -248,16 +263,17 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] for a name that is none of `auto`, `interpreter`, `baseline` and
-    /// `optimizing`.
+    /// [`Error::Option`] for a name that is none of `auto`, `interpreter`, `baseline`, `optimizing`
+    /// and `host`.
     pub fn from_name(name: &str) -> Result<Engine, Error> {
         match name {
             "auto" => Ok(Engine::Auto),
             "interpreter" => Ok(Engine::Interpreter),
             "baseline" => Ok(Engine::Baseline),
             "optimizing" => Ok(Engine::Optimizing),
+            "host" => Ok(Engine::Host),
             other => Err(Error::option(format!(
-                "`{other}` is no engine; choose `auto`, `interpreter`, `baseline` or `optimizing`"
+                "`{other}` is no engine; choose `auto`, `interpreter`, `baseline`, `optimizing` or `host`"
             ))),
         }
     }

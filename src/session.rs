@@ -73,6 +73,7 @@ impl Session {
         mut options: Options,
         make_linker: Option<&crate::wizer::LinkerMaker>,
     ) -> Result<Session, Box<Failure>> {
+        options.features.legacy_exceptions = options.may_use_host_engine();
         if options.timeout.is_some() || options.interrupt.is_some() {
             options.interrupt = Some(options.interrupt.unwrap_or_default().child());
         }

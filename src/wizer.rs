@@ -10,7 +10,7 @@ pub(crate) mod steps;
 
 use std::rc::Rc;
 
-use crate::engine::tier::Job;
+use crate::engine::tier::{self, Job};
 use crate::engine::{Engine, StoreData, call_to_end};
 use crate::error::Error;
 use crate::host::HostState;
@@ -140,6 +140,7 @@ impl Wizer {
     /// As [`Wizer::snapshot`], and keeps the guest's captured output of a run that failed.
     pub(crate) fn snapshot_or_output(&self, wasm: &[u8]) -> Result<Outcome, Box<Failure>> {
         let mut options = self.options.clone();
+        options.features.legacy_exceptions = options.may_use_host_engine();
         if options.timeout.is_some() || options.interrupt.is_some() {
             // Of its own, as a deadline ends this run and no other.
             options.interrupt = Some(options.interrupt.unwrap_or_default().child());
@@ -191,6 +192,7 @@ fn pipeline(
     let mut clock = Clock::new(options.progress.as_ref());
     clock.begin(Phase::Parse);
     let wasm = to_binary(wasm)?;
+    tier::prepare(options, wasm.len(), false);
     let module = Module::parse(&wasm)?;
     let plan = Plan::new(&module, options)?;
     let sources = Sources::read(&module, options)?;

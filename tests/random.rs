@@ -3,6 +3,8 @@
 //!
 //! The modules are the same in every run. A failure names the seed, and
 //! `SEEDS=17..18 cargo test --test random` repeats it alone.
+//!
+//! With `CORPUS=DIR` in the environment, they are written down for Node's own engine as well.
 
 mod common;
 
@@ -12,13 +14,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use arbitrary::Unstructured;
+use common::corpus;
 use common::fixtures::{self, Fixture, Setup};
 use common::judge::Judge;
 use common::structure::{Items, append};
 use common::{Random, chain, seeds, structure};
 use wasm_encoder::{Encode, ExportKind, Function, Instruction};
 use wasmparser::{FuncType, Parser, Payload, TypeRef, ValType};
-use wizer::{Engine, Error};
+use wizer::{Engine, Error, KeepInitFunc, Outcome};
 
 /// What the modules may import.
 const IMPORTS: &str = r#"(module
@@ -150,7 +153,11 @@ fn judge_module(what: &str, wasm: &[u8], setup: &Setup, judge: &Judge) -> &'stat
     let auto = run(Engine::Auto);
     let mut refused = false;
     for engine in [Engine::Interpreter, Engine::Baseline, Engine::Optimizing] {
-        match (run(engine), &auto) {
+        let ran = run(engine);
+        if engine == Engine::Optimizing && corpus::is_wanted() {
+            write_down(what, wasm, setup, &ran);
+        }
+        match (ran, &auto) {
             (Err(Error::Unsupported { .. }), _) => refused = true,
             (Ok(other), Ok(auto)) => {
                 assert!(other.wasm == auto.wasm, "{what}: {engine:?}: other bytes");
@@ -171,6 +178,25 @@ fn judge_module(what: &str, wasm: &[u8], setup: &Setup, judge: &Judge) -> &'stat
             error.code()
         }
     }
+}
+
+/// Puts a run into the corpus.
+fn write_down(what: &str, wasm: &[u8], setup: &Setup, ran: &Result<Outcome, Error>) {
+    let preloads = setup.preloads.iter();
+    corpus::line(&serde_json::json!({
+        "name": what,
+        "wasm": corpus::bytes(wasm),
+        "preload": corpus::modules(preloads.map(|(name, wasm)| (name.as_str(), wasm.as_slice()))),
+        "options": {
+            "initFunc": setup.init_func,
+            "keepInitFunc": match setup.keep_init_func {
+                KeepInitFunc::Empty => "empty".into(),
+                keep => serde_json::json!(keep == KeepInitFunc::Yes),
+            },
+            "renameFuncs": BTreeMap::from_iter(setup.renames.iter().cloned()),
+        },
+        "output": corpus::outcome(ran, |outcome| corpus::bytes(&outcome.wasm)),
+    }));
 }
 
 /// Asserts that an error is not made up.

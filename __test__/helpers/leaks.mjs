@@ -28,6 +28,19 @@ const CASES = {
   'snapshot()': () => snapshot(GUEST),
   'with imports': () => wizer(GUEST, { imports, initFunc: 'call' }),
   'with imports, wizerSync()': () => wizerSync(GUEST, { imports, initFunc: 'call' }),
+  'on V8': () => wizer(GUEST, { engine: 'host' }),
+  'on V8, with imports, wizerSync()': () => wizerSync(GUEST, { engine: 'host', imports, initFunc: 'call' }),
+  'on V8, an error': () => fails(wizer(GUEST, { engine: 'host', initFunc: 'trap' })),
+  'on V8, a session, closed': async () => {
+    const session = await Session.create(GUEST, { engine: 'host', imports })
+    await session.call('call')
+    await session.snapshot()
+    await session.close()
+  },
+  'on V8, a session, dropped': async () => {
+    const session = await Session.create(GUEST, { engine: 'host', imports })
+    await session.call('call')
+  },
   'with progress': () => wizer(GUEST, { onProgress: () => {} }),
   'an error': () => fails(wizer(GUEST, { initFunc: 'trap' })),
   'an abort': () => {

@@ -380,3 +380,6 @@ function limits(list) {
   const [min, max] = list
   return [(wide ? 4 : 0) | (max === undefined ? 0 : 1), ...unsigned(integer(min)), ...(max === undefined ? [] : unsigned(integer(max)))]
 }
+
+/** Whether the V8 of this Node compiles a module with these fields: another version may be too old. */
+export const hostRuns = (fields) => WebAssembly.validate(assemble(`(module ${fields})`))

@@ -3,12 +3,14 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { bigScript, expectedBody, helloScript } from '../lib/inputs.mjs'
+import wizer from '../../index.js'
+import { chart } from '../lib/chart.mjs'
+import { bigScript, expectedBody, helloScript, lodashScript } from '../lib/inputs.mjs'
 import { inTurn, median, ratio, resourcesOf, runOnce } from '../lib/measure.mjs'
 
 const directory = mkdtempSync(join(tmpdir(), 'wizer-bench-test-'))
@@ -33,8 +35,9 @@ test('the big script has the same bytes everywhere', () => {
   )
 })
 
-test('both scripts answer in Node', () => {
+test('each script answers in Node', () => {
   assert.equal(expectedBody(helloScript()), 'HELLO WORLD')
+  assert.equal(expectedBody(lodashScript()), 'HELLO WORLD')
   assert.equal(expectedBody(bigScript()), '1061 modules, checksum 2833822890')
 })
 
@@ -80,6 +83,41 @@ test('a failed run is an error that shows what the program said', () => {
 
 test('a run without an output is an error', () => {
   assert.throws(() => runOnce(node('the program', '')), /wrote no output/)
+})
+
+/** A module that asks its host, and keeps the answer. */
+const ASKS = `(module
+  (import "env" "answer" (func $answer (result i32)))
+  (memory (export "memory") 1)
+  (func (export "nothing"))
+  (func (export "init") (i32.store (i32.const 0) (i32.add (i32.const 1) (call $answer)))))`
+
+test('wizer and V8 initialize a module in processes that time themselves', () => {
+  const file = join(directory, 'asks.wasm')
+  const output = join(directory, 'asked.wasm')
+  const report = join(directory, 'report.json')
+  writeFileSync(file, wizer.wizerSync(ASKS, { initFunc: 'nothing', keepInitFunc: true }))
+  const run = (by, stub, report) => {
+    const order = JSON.stringify({ file, output, options: { initFunc: 'init', stubs: { '*.*': stub } }, report })
+    const program = fileURLToPath(new URL('../lib/in-process.mjs', import.meta.url))
+    return runOnce({ label: by, command: [process.execPath, '--no-warnings', program, by, order], cwd: directory, output, tellsTime: true }).ms
+  }
+  for (const by of ['wizer', 'v8']) {
+    assert.ok(run(by, 41) > 0)
+    assert.throws(() => run(by, 'trap'), /env(\.|::)answer/)
+  }
+  run('wizer', 41, report)
+  assert.equal(JSON.parse(readFileSync(report, 'utf8')).engine.name, 'wasmi')
+  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(readFileSync(output)), { env: { answer() {} } })
+  assert.equal(new Uint8Array(exports.memory.buffer)[0], 42)
+})
+
+test('the picture says where a row stands beside something else than the peer', () => {
+  const row = (name, label) => ({ name, programs: [{ label: 'ours' }, { label }], time: { ofMedians: 2, goal: 3 }, memory: { ratio: 2, goal: 1 } })
+  const rows = [row('one', 'peer'), row('other', 'another')]
+  const svg = chart({ rows, machine: { cpu: 'cpu', cores: 2, node: 'v0' }, programs: { ours: 'ours', peer: 'peer' } })
+  assert.deepEqual(svg.match(/>[^<>]*: beside [^<]*/g), ['>other: beside another'])
+  assert.doesNotMatch(svg, /: memory</)
 })
 
 test("memory is the program's own", (t) => {

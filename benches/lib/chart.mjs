@@ -1,6 +1,6 @@
 // The results as a picture: how many times as fast, on a logarithmic scale, with the goal of each row.
 
-const LABELS = 330
+const LABELS = 380
 const BARS = 420
 const ROW = 30
 const TOP = 46
@@ -11,11 +11,14 @@ const escape = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`)
 export function chart({ rows, machine, programs }) {
   const bars = rows.flatMap(({ name, time, memory }) => [
     { name, value: time.ofMedians, goal: time.goal },
-    ...(memory ? [{ name: `${name}: memory`, value: memory.ratio, goal: memory.goal, memory: true }] : []),
+    // Where no more is wanted than not to take more, it is in the table only.
+    ...(memory?.goal > 1 ? [{ name: `${name}: memory`, value: memory.ratio, goal: memory.goal, memory: true }] : []),
   ])
   const most = Math.max(40, ...bars.map(({ value }) => value))
   const x = (value) => Math.round(LABELS + (BARS * Math.log(Math.max(value, 1))) / Math.log(most))
-  const height = TOP + bars.length * ROW + 46
+  const foot = TOP + bars.length * ROW
+  const besides = rows.filter(({ programs: [, their] }) => their.label !== programs.peer)
+  const height = foot + 46 + besides.length * 14
   const width = LABELS + BARS + 80
   const ticks = [1, 2, 3, 5, 10, 20, 30].filter((tick) => tick < most)
   const parts = [
@@ -25,8 +28,8 @@ export function chart({ rows, machine, programs }) {
     `<text x="12" y="24" font-size="15" font-weight="600">How many times as much ${escape(programs.peer)} takes</text>`,
     ...ticks.map(
       (tick) =>
-        `<line x1="${x(tick)}" x2="${x(tick)}" y1="${TOP - 6}" y2="${height - 40}" stroke="#ddd"/>` +
-        `<text x="${x(tick)}" y="${height - 26}" text-anchor="middle" fill="#666">${tick} ×</text>`,
+        `<line x1="${x(tick)}" x2="${x(tick)}" y1="${TOP - 6}" y2="${foot + 6}" stroke="#ddd"/>` +
+        `<text x="${x(tick)}" y="${foot + 20}" text-anchor="middle" fill="#666">${tick} ×</text>`,
     ),
     ...bars.flatMap(({ name, value, goal, memory }, index) => {
       const y = TOP + index * ROW
@@ -37,6 +40,10 @@ export function chart({ rows, machine, programs }) {
         `<text x="${Math.max(x(value), x(goal)) + 8}" y="${y + 16}">${value.toFixed(1)} ×</text>`,
       ]
     }),
+    ...besides.map(
+      ({ name, programs: [, their] }, index) =>
+        `<text x="12" y="${foot + 38 + index * 14}" fill="#666" font-size="11">${escape(name)}: beside ${escape(their.label)}</text>`,
+    ),
     `<text x="12" y="${height - 8}" fill="#666" font-size="11">blue: time, green: peak memory, red: the goal; ${escape(machine.cpu)}, ${machine.cores} cores, Node ${machine.node}</text>`,
     '</svg>',
   ]

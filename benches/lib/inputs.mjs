@@ -13,12 +13,22 @@ const scripts = new URL('../scripts/', import.meta.url)
 /**
  * @typedef {object} Script
  * @property {string} name
- * @property {string} source  JavaScript, ASCII only
+ * @property {string} source  JavaScript
  */
 
 /** @returns {Script} */
 export function helloScript() {
   return { name: 'hello.js', source: readFileSync(new URL('hello.js', scripts), 'utf8') }
+}
+
+/**
+ * The same behind a library of which it uses nothing: what is there to initialize is lodash.
+ *
+ * @returns {Script}
+ */
+export function lodashScript() {
+  const library = readFileSync(require.resolve('lodash/lodash.js'), 'utf8')
+  return { name: 'lodash.js', source: `${library}\n${helloScript().source}` }
 }
 
 /** Modules are added to the big script until it has this many bytes. */
@@ -27,7 +37,7 @@ const BIG_SCRIPT_BYTES = 5_000_000
 /**
  * About 5 MB of JavaScript in the shape of a bundle: many small CommonJS
  * modules with functions, classes, tables and strings, of which the top level
- * loads every one and calls a part. The same bytes on every machine.
+ * loads every one and calls a part. ASCII only, and the same bytes on every machine.
  *
  * @returns {Script}
  */

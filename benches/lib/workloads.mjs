@@ -1,13 +1,13 @@
 // The rows of bench.mjs: what is initialized, by whom, and what we want of it.
 
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { unpacked } from '../compat/lib/fetch.mjs'
 import { packages } from '../compat/packages.mjs'
 import { buildGo } from './go.mjs'
-import { bigScript, fastly, helloScript } from './inputs.mjs'
+import { bigScript, fastly, helloScript, lodashScript } from './inputs.mjs'
 
 const require = createRequire(import.meta.url)
 const here = dirname(fileURLToPath(import.meta.url))
@@ -19,8 +19,8 @@ const guest = (name) => join(here, '..', 'guests', `${name}.wasm`)
  * @typedef {object} Workload
  * @property {string} name
  * @property {string} file                the module, as a path
- * @property {string[]} args              for both command lines, without the output
- * @property {object} options             the same for `await wizer(bytes, options)`
+ * @property {string[]} [args]            for both command lines, without the output
+ * @property {object} options             the same for `await wizer(bytes, options)`, beside which V8 initializes the module too
  * @property {string} [stdin]
  * @property {Record<string, string>} [env]
  * @property {'cli' | 'process'} ours     our command line, or `await wizer(bytes)` in a Node that runs already
@@ -28,10 +28,10 @@ const guest = (name) => join(here, '..', 'guests', `${name}.wasm`)
  * @property {string} [initFunc]          `wizer.initialize` unless given
  * @property {string[]} [ownArgs]         what only our command line needs
  * @property {string[]} [peerArgs]        what only the peer needs
+ * @property {'optimizing'} [besideEngine]  what stands in for the peer, which refuses the module: ours with this engine
  * @property {boolean} [warm]             whether our cache holds what an earlier run left
- * @property {number} [time]              the ratio of times, peer ÷ ours, that we want
- * @property {number} [memory]            the same of peak memory
- * @property {boolean} [v8]               whether V8 does the same beside it
+ * @property {number} time                the ratio of times, peer ÷ ours, that we want
+ * @property {number} [memory]            the same of peak memory, 1 unless given
  */
 
 /**
@@ -40,7 +40,7 @@ const guest = (name) => join(here, '..', 'guests', `${name}.wasm`)
  */
 export function workloads(directory) {
   const input = fastly()
-  for (const script of [helloScript(), bigScript()]) writeFileSync(join(directory, script.name), script.source)
+  for (const script of [helloScript(), lodashScript(), bigScript()]) writeFileSync(join(directory, script.name), script.source)
   const spidermonkey = (script) => ({
     file: input.path,
     args: ['--inherit-env=true', '--allow-wasi', '--dir=.', '-r', '_start=wizer.resume', '--wasm-bulk-memory=true'],
@@ -57,16 +57,30 @@ export function workloads(directory) {
   writeFileSync(clock, assemble(wizer, CLOCK))
   writeFileSync(computing, assemble(wizer, COMPUTING))
   const go = join(directory, 'go.wasm')
+  const swc = join(directory, 'swc.wasm')
 
   return [
     { name: 'fastly.wasm, hello world, command line', ...spidermonkey('hello.js'), ours: 'cli', time: 16, memory: 3 },
-    { name: 'fastly.wasm, hello world, in process', ...spidermonkey('hello.js'), ours: 'process', time: 20, v8: true },
-    { name: 'fastly.wasm, 5 MB of JavaScript, cold', ...spidermonkey('big.js'), ours: 'cli', time: 3 },
+    { name: 'fastly.wasm, hello world, in process', ...spidermonkey('hello.js'), ours: 'process', time: 22 },
+    { name: 'fastly.wasm, + lodash, in process', ...spidermonkey('lodash.js'), ours: 'process', time: 14 },
+    { name: 'fastly.wasm, 5 MB of JavaScript, cold', ...spidermonkey('big.js'), ours: 'cli', time: 5 },
     { name: 'fastly.wasm, 5 MB of JavaScript, cache warm', ...spidermonkey('big.js'), ours: 'cli', warm: true, time: 6 },
     { name: 'ruby.wasm, its constructors, command line', ...ruby(), ours: 'cli', time: 20 },
+    { name: 'ruby.wasm, _initialize, in process', ...ruby(), ours: 'process', time: 50 },
+    {
+      name: '@next/swc-wasm-nodejs, __wbindgen_start, in process',
+      file: swc,
+      prepare: () => copyFileSync(join(unpacked(SWC), 'wasm_bg.wasm'), swc),
+      initFunc: '__wbindgen_start',
+      // It has the host fill a table of external references, which an output cannot hold.
+      options: { stubs: { '*.*': 0 } },
+      besideEngine: 'optimizing',
+      ours: 'process',
+      time: 30,
+    },
     { name: 'a Go reactor, in process', ...reactor(go), prepare: () => buildGo(go), ours: 'process', time: 20 },
     { name: 'a regex module, in process', ...reactor(guest('regex')), ours: 'process', time: 25 },
-    { name: 'a user-agent parser, in process', ...reactor(guest('user-agent')), ours: 'process', time: 3, memory: 2 },
+    { name: 'a user-agent parser, in process', ...reactor(guest('user-agent')), ours: 'process', time: 4 },
     {
       name: 'an import, then 0.5 s of computing, in process',
       file: computing,
@@ -82,7 +96,20 @@ export function workloads(directory) {
 /** CRuby, of the package that `npm run compat` tries; the peer needs no stubs for what is not called. */
 function ruby() {
   const entry = packages.find(({ id }) => id === 'ruby')
-  return { file: join(unpacked(entry), entry.file), initFunc: entry.initFunc, args: ['--allow-wasi'], ownArgs: ['--stub', '*.*=trap'] }
+  return {
+    file: join(unpacked(entry), entry.file),
+    initFunc: entry.initFunc,
+    args: ['--allow-wasi'],
+    ownArgs: ['--stub', '*.*=trap'],
+    options: { allowWasi: true, stubs: { '*.*': 'trap' } },
+  }
+}
+
+/** 30 MB of Rust, with external references. */
+const SWC = {
+  npm: '@next/swc-wasm-nodejs',
+  version: '16.3.7',
+  integrity: 'sha512-veevK76P+HoNyAauLOvSGwu6IBborZ+/hgCwBDSuw3CkI8Z1vIuQG8HaQL43v9pg62ObSv4oWlPWo7tRTVD/6g==',
 }
 
 /** Assembles text: the output of a run that does nothing is the module itself, without its own export. */

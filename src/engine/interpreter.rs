@@ -332,7 +332,7 @@ fn pause(data: &mut Data) -> Result<(), TrapReason> {
         data.pause.as_mut().and_then(|pause| pause()),
         &mut host.speculation,
     ) {
-        (Some(before), Some(speculation)) => Err(speculation.leave(before)),
+        (Some(before), Some(speculation)) => Err(speculation.give_up(before)),
         _ => Ok(()),
     }
 }
@@ -924,7 +924,7 @@ impl Data {
             Ok(()) => match &mut self.host.speculation {
                 Some(speculation) if limiter.used > MAX_SPECULATIVE_MEMORY => {
                     let size = MAX_SPECULATIVE_MEMORY >> 20;
-                    speculation.leave(format!("its memories took more than {size} MiB"));
+                    speculation.give_up(format!("its memories took more than {size} MiB"));
                     Err(LimiterError::ResourceLimiterDeniedAllocation)
                 }
                 _ => Ok(true),

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use wasmparser::FuncType;
 
 use crate::error::{Error, TrapReason};
-use crate::host::HostState;
+use crate::host::{HostState, Imports};
 use crate::instrument::{Instrumented, Names, instrument};
 use crate::module::{Directory, Module};
 use crate::snapshot::State;
@@ -48,6 +48,19 @@ impl<'a> Prepared<'a> {
 /// An instance in an engine's store.
 #[derive(Clone, Copy, Debug)]
 pub struct InstanceId(usize);
+
+// For engines of hosts, of which only the addon has one.
+#[cfg_attr(any(not(feature = "napi"), test), allow(dead_code))]
+impl InstanceId {
+    /// An instance, as its engine numbers them.
+    pub fn new(number: usize) -> InstanceId {
+        InstanceId(number)
+    }
+
+    pub fn number(self) -> usize {
+        self.0
+    }
+}
 
 /// One engine with one store.
 pub trait Engine: Send {
@@ -119,6 +132,51 @@ pub trait Engine: Send {
     fn host(&mut self) -> &mut HostState;
 }
 
+/// An engine that is no part of this crate: who embeds it may provide one.
+pub trait HostEngine: Send + Sync {
+    /// A module will probably be loaded soon: what takes time can begin.
+    fn prepare(&self);
+
+    /// Modules that it may run, in a store of their own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] where it cannot run them.
+    fn load(&self, modules: &[Prepared<'_>]) -> Result<Arc<dyn Loading>, Error>;
+}
+
+/// Modules that a host's engine loads, once that is asked for.
+pub trait Loading: Send + Sync {
+    /// Begins, where it has not.
+    fn begin(&self);
+
+    /// How far it is.
+    fn progress(&self) -> Progress;
+
+    /// The engine, as soon as it has loaded the modules.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] where it cannot run them, or is not to be had.
+    fn engine(
+        &self,
+        modules: &[Prepared<'_>],
+        host: HostState,
+        imports: Imports,
+    ) -> Result<Box<dyn Engine>, Error>;
+}
+
+/// How far something is that is being loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(any(not(feature = "napi"), test), allow(dead_code))]
+pub enum Progress {
+    /// Nobody knows how long it will take.
+    GoingOn,
+    Ready,
+    /// There will be nothing.
+    Failed,
+}
+
 /// Why a call of an engine's function failed.
 enum CallError<E> {
     /// It was not called: what does not fit.
@@ -157,21 +215,21 @@ impl<E> CallError<E> {
 ///
 /// An engine says which instance calls a function of the host, but not of which module that is: a
 /// global that was added tells the module's number.
-struct Instances<I> {
+pub(crate) struct Instances<I> {
     /// How the exports that instrumentation added are called.
-    names: Option<Names>,
+    pub names: Option<Names>,
     /// The name of that global.
     number: Arc<str>,
     modules: Vec<Directory>,
     /// By the numbers of their modules.
-    instances: Vec<Option<I>>,
+    pub instances: Vec<Option<I>>,
     /// The one whose function was called from outside: it calls a function of the host where
     /// that was called itself, without any code between.
-    called: Option<usize>,
+    pub called: Option<usize>,
 }
 
 impl<I: Copy> Instances<I> {
-    fn new(modules: &[Prepared<'_>]) -> Instances<I> {
+    pub fn new(modules: &[Prepared<'_>]) -> Instances<I> {
         let names = modules.first().map(|prepared| prepared.code.names.clone());
         let mut instances = Instances {
             number: names.as_ref().map(Names::module).unwrap_or_default().into(),
@@ -184,13 +242,13 @@ impl<I: Copy> Instances<I> {
         instances
     }
 
-    fn load(&mut self, prepared: &Prepared<'_>) {
+    pub fn load(&mut self, prepared: &Prepared<'_>) {
         self.modules.push(Directory::new(&prepared.module));
         self.instances.push(None);
     }
 
     /// Whether an export is none of the user's.
-    fn is_added(&self, export: &str) -> bool {
+    pub fn is_added(&self, export: &str) -> bool {
         let names = &self.names;
         names.as_ref().is_some_and(|names| names.is_added(export))
     }
@@ -201,13 +259,13 @@ impl<I: Copy> Instances<I> {
     }
 
     /// The name under which a memory of such an instance is exported.
-    fn memory(&self, number: Option<usize>, name: Option<&str>) -> Result<String, String> {
+    pub fn memory(&self, number: Option<usize>, name: Option<&str>) -> Result<String, String> {
         let (directory, names) = self.directory(number)?;
         Ok(names.memory(directory.memory(name)?))
     }
 
     /// The name under which a table of functions of such an instance is exported.
-    fn table(&self, number: Option<usize>, name: Option<&str>) -> Result<String, String> {
+    pub fn table(&self, number: Option<usize>, name: Option<&str>) -> Result<String, String> {
         let (directory, names) = self.directory(number)?;
         Ok(names.table(directory.table(name)?))
     }
@@ -221,7 +279,7 @@ impl<I: Copy> Instances<I> {
 }
 
 /// Why no function can be called in a slot of a table.
-fn no_function(slot: u64, size: u64) -> String {
+pub(crate) fn no_function(slot: u64, size: u64) -> String {
     match slot < size {
         true => format!("the slot {slot} of the table is null"),
         false => format!("the table has {size} slots, and none of the number {slot}"),
@@ -229,7 +287,7 @@ fn no_function(slot: u64, size: u64) -> String {
 }
 
 /// Why an export cannot be called.
-fn no_such_function(export: &str) -> TrapReason {
+pub(crate) fn no_such_function(export: &str) -> TrapReason {
     TrapReason::Host(format!("the module exports no function `{export}`").into())
 }
 
@@ -314,7 +372,7 @@ pub fn call_to_end(
 }
 
 /// Two instances cannot export the same thing under one name.
-fn name_is_taken(name: &str, export: &str) -> Error {
+pub(crate) fn name_is_taken(name: &str, export: &str) -> Error {
     Error::option(format!(
         "nothing more can be imported from `{name}`: there is another `{export}` in it"
     ))

@@ -6,7 +6,11 @@
 //! or when the run comes to something that must not happen twice. It comes from the cache, or
 //! from a compiler that starts beside the interpreter once that has taken about as long as
 //! compiling would: so a run takes at most about twice as long as with the better of the two.
+//!
+//! Where the process has an engine of its own ([`super::HostEngine`]), that takes the compiler's
+//! place for all but small modules: it has hardly anything to do before it begins.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cache::Cache;
@@ -14,15 +18,16 @@ use super::compiler::{Compiler, MakeLinker, Settings, Strategy};
 use super::interpreter::Interpreter;
 use super::making::{Kept, Making, Order, Recipe};
 use super::stack::on_large_stack;
-use super::{Engine, Prepared};
+use super::{Engine, Loading, Prepared, Progress};
 use crate::error::Error;
 use crate::host::interrupt::Interrupt;
 use crate::host::speculation::Speculation;
 use crate::host::stdio::Tape;
 use crate::host::{HostState, Imports};
-use crate::module::{Validation, section};
+use crate::module::{Validation, legacy_exceptions, section};
 use crate::options::{self, CacheLocation, Options, Phase};
 use crate::report::Clock;
+use wasmparser::ValType;
 
 /// How long this thread has worked, in processor time: on a machine that is busy with other
 /// things, the interpreter is not slower than a compiler would be. The thread is one that was
@@ -49,6 +54,8 @@ fn time_of_thread(began: Instant) -> Duration {
 /// still needs with both; with one, where each only waits for the other, there is no *beside*.
 /// So a run takes at most about twice as long as with the better of the two.
 struct Budget {
+    /// Before the host's engine begins.
+    before_host: Duration,
     /// Before a compiler starts.
     alone: Duration,
     /// Before it is left to the compiler.
@@ -74,6 +81,7 @@ impl Budget {
             _ => (compiling / 4, Duration::MAX),
         };
         Budget {
+            before_host: BEFORE_HOST.0 + BEFORE_HOST.1.mul_f64(code_size as f64 / 1e6),
             alone: LEAST_BUDGET + alone,
             beside: LEAST_BUDGET.saturating_add(beside),
         }
@@ -87,6 +95,23 @@ const SMALL: usize = 128 << 10;
 /// From this much code on, in bytes, compiled code is kept: it takes some 20 ms to make, and
 /// longer than to read it back.
 const WORTH_KEEPING: usize = 128 << 10;
+
+/// Up to this much code, in bytes, a run that takes long is better compiled: Winch is done about as soon
+/// as the thread of the host's engine has begun, some 40 ms, and its code is faster than what that makes
+/// at first.
+const SMALL_FOR_HOST: usize = 1 << 20;
+
+/// From this size of modules on, in bytes, the host's engine runs them at once: it is done before
+/// the interpreter with all but the shortest initializations.
+const LARGE: usize = 5 << 20;
+
+/// What any run may take before the host's engine is begun beside it, and how much longer for each
+/// MB of code.
+const BEFORE_HOST: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(20));
+
+/// How long the host's engine may take to load before a compiler is started as well: the thread
+/// that has to make one may be busy.
+const PATIENCE_WITH_HOST: Duration = Duration::from_secs(1);
 
 /// How often a run that wants input looks whether the modules were found valid.
 const VERDICT_WAIT: Duration = Duration::from_millis(1);
@@ -155,12 +180,18 @@ impl Job<'_, '_> {
         work: &Work<'_, T>,
     ) -> Result<Ran<T>, Error> {
         let input = Tape::default();
+        let (mut host, mut remark) = (None, None);
         let (mut reason, code) = match self.options.engine {
             options::Engine::Interpreter => {
                 clock.begin(Phase::Compile);
                 let host = self.host(&input, None)?;
                 let engine = self.interpreter(host, None)?;
                 self.validation.wait()?;
+                return self.attempt(engine, "asked for".into(), clock, work);
+            }
+            options::Engine::Host => {
+                clock.begin(Phase::Compile);
+                let engine = self.on_host(&*self.load_on_host()?, &input)?;
                 return self.attempt(engine, "asked for".into(), clock, work);
             }
             options::Engine::Baseline => ("asked for".into(), self.compile(&[Strategy::Baseline])),
@@ -171,23 +202,64 @@ impl Job<'_, '_> {
                 "a custom linker works with wasmtime only".into(),
                 self.compile(self.strategies()),
             ),
-            options::Engine::Auto if self.goes_on => (
-                "a session stays with its engine".into(),
-                self.compile(self.strategies()),
-            ),
             options::Engine::Auto => {
                 let code = self.compile(self.strategies());
-                match self.speculate(&code, &input, clock, work)? {
-                    Speculated::Done(ran) => return Ok(ran),
-                    Speculated::Left(reason) => (reason, code),
+                match self.prefers_host().then(|| self.load_on_host()) {
+                    Some(Ok(loading)) => host = Some(loading),
+                    // What does not fit is left to the others.
+                    Some(Err(Error::Unsupported { message, .. })) => remark = Some(message),
+                    Some(Err(other)) => return Err(other),
+                    None => {}
+                }
+                match self.begins_compiled(host.is_some()) {
+                    Some(reason) => (reason.into(), code),
+                    None => {
+                        let is_small = self.code_size() <= SMALL_FOR_HOST;
+                        let beside = host.as_ref().filter(|_| !is_small);
+                        let speculated = self.speculate(&code, beside, &input, clock, work)?;
+                        let (reason, is_early) = match speculated {
+                            Speculated::Done(ran) => return Ok(ran),
+                            Speculated::Left { reason, is_early } => (reason, is_early),
+                        };
+                        host = host.filter(|_| !is_small || is_early);
+                        self.hurry(&code, host.as_ref());
+                        (reason, code)
+                    }
                 }
             }
         };
         clock.begin(Phase::Compile);
-        self.validation.wait()?;
+        // Where that is there first, the other keeps its thread waiting.
+        if let Some(loading) = host.filter(|_| !code.is_ready()) {
+            match self.run_on_host(&*loading, reason, &input, clock, work)? {
+                OnHost::Done(ran) => {
+                    code.order(Order::Stop);
+                    return Ok(ran);
+                }
+                OnHost::Refused {
+                    reason: why,
+                    message,
+                } => {
+                    (reason, remark) = (why, Some(message));
+                    clock.begin(Phase::Compile);
+                }
+            }
+        }
+        if self.validation.wait()?.legacy_exceptions {
+            let reason = format!("{reason}; it uses legacy exceptions");
+            let refused = |error| match error {
+                Error::Unsupported { message, .. } => legacy_exceptions(&message),
+                other => other,
+            };
+            let loading = self.load_on_host().map_err(refused)?;
+            return match self.run_on_host(&*loading, reason, &input, clock, work)? {
+                OnHost::Done(ran) => Ok(ran),
+                OnHost::Refused { message, .. } => Err(legacy_exceptions(&message)),
+            };
+        }
         let interrupt = self.options.interrupt.as_deref();
         let (code, making) = (code.wait(interrupt)?, Kept(code));
-        if let Some(remark) = &code.remark {
+        for remark in remark.iter().chain(&code.remark) {
             reason = format!("{reason}; {remark}");
         }
         let host = self.host(&input, None)?;
@@ -198,11 +270,39 @@ impl Job<'_, '_> {
         Ok(ran)
     }
 
+    /// Runs on the host's engine, as far as that does what the module needs.
+    fn run_on_host<T: Send>(
+        &self,
+        loading: &dyn Loading,
+        reason: String,
+        input: &Tape,
+        clock: &mut Clock<'_>,
+        work: &Work<'_, T>,
+    ) -> Result<OnHost<T>, Error> {
+        let engine = match self.on_host(loading, input) {
+            Ok(engine) => engine,
+            Err(Error::Unsupported { message, .. }) => {
+                return Ok(OnHost::Refused { reason, message });
+            }
+            Err(other) => return Err(other),
+        };
+        let mut ran = self.attempt(engine, reason, clock, work)?;
+        match ran.result {
+            // Nobody has seen anything of it yet.
+            Err(Error::Unsupported { message, .. }) if ran.engine.host().calls.is_empty() => {
+                let reason = ran.reason;
+                Ok(OnHost::Refused { reason, message })
+            }
+            result => Ok(OnHost::Done(Ran { result, ..ran })),
+        }
+    }
+
     /// Interprets, as long as nothing happens that must not happen twice, and until compiled
     /// code is there.
     fn speculate<T: Send>(
         &self,
         code: &Making,
+        loading: Option<&Arc<dyn Loading>>,
         input: &Tape,
         clock: &mut Clock<'_>,
         work: &Work<'_, T>,
@@ -221,11 +321,26 @@ impl Job<'_, '_> {
         let began = Instant::now();
         let budget = Budget::of(self.code_size());
         let (validation, making) = (self.validation.clone(), code.clone());
+        let mut loading_beside = loading.cloned().map(Beside::new);
         let pause = move || {
             if validation.verdict() == Some(false) {
                 return Some("the run of a module that is not valid".into());
             }
             let time = time_of_thread(began);
+            if let Some(host) = &mut loading_beside {
+                if time > budget.before_host && validation.verdict().is_some() {
+                    host.begin();
+                }
+                match host.progress() {
+                    Progress::Ready => {
+                        return Some(
+                            "it was done: the engine of this process was ready first".into(),
+                        );
+                    }
+                    Progress::GoingOn => return None,
+                    Progress::Failed => {}
+                }
+            }
             if time > BEFORE_LOOKING {
                 making.order(Order::LookUp);
             }
@@ -241,8 +356,9 @@ impl Job<'_, '_> {
         let engine = match self.interpreter(host, Some(Box::new(pause))) {
             Ok(engine) => engine,
             Err(Error::Unsupported { message, .. }) => {
-                code.order(Order::Now);
-                return Ok(Speculated::Left(format!("wasmi cannot run it: {message}")));
+                let reason = format!("wasmi cannot run it: {message}");
+                let is_early = true;
+                return Ok(Speculated::Left { reason, is_early });
             }
             Err(other) => return Err(other),
         };
@@ -253,14 +369,17 @@ impl Job<'_, '_> {
             Err(error) => {
                 let speculation = ran.engine.host().speculation.as_ref();
                 let left = speculation.and_then(Speculation::left);
-                Some(match (left, error) {
+                let is_early =
+                    left.is_some() && !speculation.is_some_and(Speculation::took_too_much);
+                let reason = match (left, error) {
                     (Some(before), _) => format!("the interpreter ended before {before}"),
                     (None, Error::Unsupported { message, .. }) => {
                         format!("wasmi cannot run it: {message}")
                     }
                     // Told with its backtrace by another engine.
                     (None, error) => format!("the interpreter ended with an error: {error}"),
-                })
+                };
+                Some(Speculated::Left { reason, is_early })
             }
         };
         match left {
@@ -268,10 +387,9 @@ impl Job<'_, '_> {
                 code.order(Order::Stop);
                 Ok(Speculated::Done(ran))
             }
-            Some(why) => {
-                code.order(Order::Now);
+            Some(left) => {
                 input.rewind();
-                Ok(Speculated::Left(why))
+                Ok(left)
             }
         }
     }
@@ -309,6 +427,69 @@ impl Job<'_, '_> {
         let imports = self.imports();
         let engine = Interpreter::new(self.modules, features, host, imports, pause)?;
         Ok(Box::new(engine))
+    }
+
+    /// Why the interpreter is not to begin, where that is so.
+    fn begins_compiled(&self, has_host: bool) -> Option<&'static str> {
+        let is_large = |prepared: &Prepared<'_>| prepared.module.bytes.len() >= LARGE;
+        match (self.goes_on, has_host) {
+            (true, _) => Some("a session stays with its engine"),
+            (_, true) if self.modules.iter().any(is_large) => Some("the module is large"),
+            _ => None,
+        }
+    }
+
+    /// Whether the engine of the process that this is a part of is the one for what the interpreter
+    /// does not do. Small modules are compiled before it would have begun, some state it does not
+    /// show, and a session that modules will be linked to may come to what it does not do.
+    fn prefers_host(&self) -> bool {
+        let options = self.options;
+        let is_shown = |prepared: &Prepared<'_>| {
+            let globals = prepared.module.globals.all();
+            let globals = globals.map(|(_, global)| global.ty.content_type);
+            let tables = prepared.module.tables.all();
+            let tables = tables.map(|(_, table)| ValType::Ref(table.ty.element_type));
+            globals.chain(tables).all(|ty| match ty {
+                ValType::Ref(ty) => ty.is_func_ref() || ty.is_extern_ref(),
+                _ => true,
+            })
+        };
+        let is_linked = |prepared: &Prepared<'_>| prepared.module.is_linked_dynamically();
+        options.engine == options::Engine::Auto
+            && options.may_use_host_engine()
+            && self.code_size() > SMALL
+            && self.modules.iter().all(is_shown)
+            && !(self.goes_on && self.modules.iter().any(is_linked))
+    }
+
+    /// The interpreter has given up: compiled code is wanted, where nothing better is.
+    fn hurry(&self, code: &Making, loading: Option<&Arc<dyn Loading>>) {
+        // A compiler that has begun cannot be stopped.
+        match loading {
+            Some(loading) => loading.begin(),
+            None if self.validation.may_have_legacy_exceptions() => {}
+            None => code.order(Order::Now),
+        }
+    }
+
+    /// The modules, on the engine of the process that this is a part of.
+    fn load_on_host(&self) -> Result<Arc<dyn Loading>, Error> {
+        if self.options.features.relaxed_simd_deterministic {
+            return Err(Error::unsupported(
+                "with relaxed SIMD, the engine of the host does not compute the same on every machine",
+            ));
+        }
+        match &self.options.host_engine {
+            Some(engine) => engine.load(self.modules),
+            None => Err(Error::unsupported("no host provides an engine of its own")),
+        }
+    }
+
+    fn on_host(&self, loading: &dyn Loading, input: &Tape) -> Result<Box<dyn Engine>, Error> {
+        loading.begin();
+        // It finds only its own copy of them valid.
+        self.validation.wait()?;
+        loading.engine(self.modules, self.host(input, None)?, self.imports())
     }
 
     fn host(&self, input: &Tape, speculation: Option<Speculation>) -> Result<HostState, Error> {
@@ -387,8 +568,69 @@ impl Job<'_, '_> {
     }
 }
 
+/// An engine that is loaded beside the interpreter.
+struct Beside {
+    loading: Arc<dyn Loading>,
+    began: Option<Instant>,
+}
+
+impl Beside {
+    fn new(loading: Arc<dyn Loading>) -> Beside {
+        let began = None;
+        Beside { loading, began }
+    }
+
+    fn begin(&mut self) {
+        if self.began.is_none() {
+            self.began = Some(Instant::now());
+            self.loading.begin();
+        }
+    }
+
+    /// How far it is; what takes too long has failed.
+    fn progress(&self) -> Progress {
+        let is_late = |began: Instant| began.elapsed() > PATIENCE_WITH_HOST;
+        match self.loading.progress() {
+            Progress::GoingOn if self.began.is_some_and(is_late) => Progress::Failed,
+            other => other,
+        }
+    }
+}
+
+/// Whether the host's engine is probably the first for a module of this size, in bytes.
+fn is_for_host(options: &Options, size: usize, goes_on: bool) -> bool {
+    let least = if goes_on { SMALL } else { LARGE };
+    options.may_use_host_engine() && (size >= least || options.engine == options::Engine::Host)
+}
+
+/// Has the host's engine make ready where it will probably run a module of this size, in bytes; whether
+/// that is so.
+pub fn prepare(options: &Options, size: usize, goes_on: bool) -> bool {
+    let engine = options.host_engine.as_ref();
+    let engine = engine.filter(|_| is_for_host(options, size, goes_on));
+    if let Some(engine) = engine {
+        engine.prepare();
+    }
+    engine.is_some()
+}
+
+enum OnHost<T> {
+    Done(Ran<T>),
+    /// It does not do what the module needs, and nothing has happened. Why it was to run it, and what
+    /// it does not do.
+    Refused {
+        reason: String,
+        message: String,
+    },
+}
+
 enum Speculated<T> {
     Done(Ran<T>),
-    /// Why it was thrown away.
-    Left(String),
+    /// It was thrown away.
+    Left {
+        reason: String,
+        /// Whether the module came to something that the interpreter does not do, and not to the end of
+        /// what it may take.
+        is_early: bool,
+    },
 }

@@ -1,6 +1,6 @@
 //! Ending a run from outside: a deadline, or a caller who has changed their mind.
 
-use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
@@ -14,6 +14,9 @@ enum Reason {
 
 /// Called when a run is to end, from the thread that ends it.
 type Waker = Box<dyn Fn() + Send + Sync>;
+
+/// Whether a run is to end for a reason that nobody tells: asked on the thread that looks.
+type Probe = Box<dyn Fn() -> bool + Send + Sync>;
 
 #[derive(Default)]
 struct Inner {
@@ -39,6 +42,7 @@ struct Inner {
 pub struct Interrupt {
     inner: Mutex<Inner>,
     changed: Condvar,
+    probe: OnceLock<Probe>,
 }
 
 impl Interrupt {
@@ -61,11 +65,20 @@ impl Interrupt {
 
     /// The error to end with, if the run is to end.
     pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.probe.get().is_some_and(|is_over| is_over()) {
+            self.abort();
+        }
         match self.lock().reason {
             None => Ok(()),
             Some(Reason::Aborted) => Err(Error::Aborted),
             Some(Reason::Timeout(limit)) => Err(Error::Timeout { limit }),
         }
+    }
+
+    /// Has `probe` asked in each [`Interrupt::check`]. Once.
+    #[cfg_attr(any(not(feature = "napi"), test), allow(dead_code))]
+    pub(crate) fn ask(&self, probe: Probe) {
+        let _ = self.probe.set(probe);
     }
 
     /// Has `waker` called when the run is to end, at once if that is so already.

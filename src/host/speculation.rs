@@ -28,6 +28,8 @@ pub type IsValid = Box<dyn Fn() -> bool + Send>;
 pub struct Speculation {
     /// What it ended before.
     left: Option<String>,
+    /// Whether that is the end of what it may take.
+    took_too_much: bool,
     /// What it wrote to the process's streams.
     pub(super) held: Held,
     /// How many calls of the host are still to be answered, for tests: the next one ends the
@@ -44,6 +46,7 @@ impl Speculation {
     pub fn new(leave_at: Option<u64>, is_valid: IsValid) -> Speculation {
         Speculation {
             left: None,
+            took_too_much: false,
             held: Held::default(),
             calls_left: leave_at,
             rested: Duration::ZERO,
@@ -75,6 +78,17 @@ impl Speculation {
             code: Error::Aborted.code(),
             message: format!("the run was left before {before}"),
         }
+    }
+
+    /// Ends the run before something that it would have come to in more time or space than it may take.
+    pub fn give_up(&mut self, before: impl Into<String>) -> TrapReason {
+        self.took_too_much |= self.left.is_none();
+        self.leave(before)
+    }
+
+    /// Whether the run has ended as it took too much.
+    pub fn took_too_much(&self) -> bool {
+        self.took_too_much
     }
 
     /// What the run ended before, if it did.

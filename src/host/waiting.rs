@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
@@ -19,7 +20,11 @@ pub struct Waiting {
     runtime: Option<Runtime>,
     /// Told when the run is to end.
     ended: Arc<Notify>,
+    interrupt: Option<Arc<Interrupt>>,
 }
+
+/// How often it is looked whether the run is to end, where nobody tells.
+const PULSE: Duration = Duration::from_millis(50);
 
 impl Waiting {
     /// Waits of a run that this ends.
@@ -34,15 +39,22 @@ impl Waiting {
         Ok(Waiting {
             runtime: Some(runtime),
             ended,
+            interrupt: interrupt.cloned(),
         })
     }
 
     /// What the future gives, or nothing where the run is to end before.
     pub fn until<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         let runtime = self.runtime.as_ref()?;
+        let pulse = async {
+            while self.interrupt.as_ref().is_none_or(|i| i.check().is_ok()) {
+                tokio::time::sleep(PULSE).await;
+            }
+        };
         runtime.block_on(async {
             tokio::select! {
                 result = future => Some(result),
+                () = pulse => None,
                 () = self.ended.notified() => {
                     // For those who come later.
                     self.ended.notify_one();

@@ -18,7 +18,7 @@ use wasmparser::{
 pub use directory::{Directory, MEMORY};
 pub use init::SharedMemoryInit;
 pub use types::{is_external, needs_collector, ref_type_name, signature, val_type_name};
-pub use validate::{Features, Proposal, Validation, is_valid_without, validate};
+pub use validate::{Features, Proposal, Validation, is_valid_without, legacy_exceptions, validate};
 
 /// Section ids, as the binary format numbers them.
 pub mod section {
@@ -369,6 +369,12 @@ impl<'a> Module<'a> {
             || plain(ty).is_some_and(|structure| plain(wanted) == Some(structure))
     }
 
+    /// Whether it declares types of objects.
+    #[cfg_attr(any(not(feature = "napi"), test), allow(dead_code))]
+    pub fn has_objects(&self) -> bool {
+        self.objects.iter().any(Option::is_some)
+    }
+
     /// The type of objects at a type index.
     fn object_type(&self, ty: u32) -> Option<ObjectType> {
         *self.objects.get(ty as usize)?
@@ -442,6 +448,28 @@ impl<'a> Module<'a> {
         let body = bodies.into_iter().nth(body as usize)?.ok()?;
         let operators = body.get_operators_reader().ok()?.into_iter();
         init::recognize(&operators.collect::<Result<Vec<_>, _>>().ok()?, memory)
+    }
+
+    /// The imported functions that somebody else may get: where such a one is called, the module is
+    /// not always the one that calls.
+    #[cfg_attr(any(not(feature = "napi"), test), allow(dead_code))]
+    pub fn imports_passed_on(&self) -> std::collections::HashSet<u32> {
+        let exported = self.exports.iter().filter(|e| e.kind == ExternKind::Func);
+        let passed = exported
+            .map(|e| e.index)
+            .chain(self.declared.iter().copied());
+        passed
+            .filter(|function| *function < self.functions.imported())
+            .collect()
+    }
+
+    /// Whether other modules are probably linked to it while it runs, by what tools leave of that: a
+    /// section for the linker, or imports of its offset table.
+    pub fn is_linked_dynamically(&self) -> bool {
+        let mut customs = self.customs();
+        let mut imports = self.imports.iter();
+        customs.any(|custom| matches!(custom.name, "dylink.0" | "dylink"))
+            || imports.any(|import| import.module.starts_with("GOT."))
     }
 
     /// The functions that a reference can be of, in order: those that something declares or

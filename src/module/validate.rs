@@ -16,7 +16,14 @@ pub struct Validation(Arc<(Mutex<Progress>, Condvar)>);
 
 enum Progress {
     GoingOn,
-    Over(Result<(), Error>),
+    Over(Result<Valid, Error>),
+}
+
+/// What is known of a valid module.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Valid {
+    /// Whether it uses legacy exceptions, which only the engine of a host may run.
+    pub legacy_exceptions: bool,
 }
 
 impl Validation {
@@ -33,14 +40,16 @@ impl Validation {
         let validation = Validation(Arc::new((Mutex::new(Progress::GoingOn), Condvar::new())));
         let shared = validation.clone();
         let work = move || {
-            let all = || -> Result<(), Error> {
+            let all = || -> Result<Valid, Error> {
+                let mut all = Valid::default();
                 for (bytes, preload) in modules {
-                    validate(bytes, features).map_err(|error| match preload {
+                    let valid = validate(bytes, features).map_err(|error| match preload {
                         Some(name) => error.in_preload(name),
                         None => error,
                     })?;
+                    all.legacy_exceptions |= valid.legacy_exceptions;
                 }
-                Ok(())
+                Ok(all)
             };
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(all))
                 .unwrap_or_else(|_| Err(Error::internal("the validation panicked")));
@@ -63,12 +72,20 @@ impl Validation {
         }
     }
 
+    /// Whether it was not found yet that there are none.
+    pub fn may_have_legacy_exceptions(&self) -> bool {
+        match &*self.0.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Progress::GoingOn => true,
+            Progress::Over(result) => result.as_ref().is_ok_and(|valid| valid.legacy_exceptions),
+        }
+    }
+
     /// Waits for the end.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidModule`], once.
-    pub fn wait(&self) -> Result<(), Error> {
+    pub fn wait(&self) -> Result<Valid, Error> {
         let (progress, changed) = &*self.0;
         let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -78,7 +95,10 @@ impl Validation {
                         .wait(progress)
                         .unwrap_or_else(PoisonError::into_inner);
                 }
-                Progress::Over(result) => return std::mem::replace(result, Ok(())),
+                Progress::Over(result) => {
+                    let again = Ok(*result.as_ref().unwrap_or(&Valid::default()));
+                    return std::mem::replace(result, again);
+                }
             }
         }
     }
@@ -90,24 +110,36 @@ impl Validation {
 ///
 /// [`Error::InvalidModule`], with the first place in the input that is wrong, and
 /// [`Error::Unsupported`] where that is an instruction which no engine here runs.
-pub fn validate(bytes: &[u8], features: &Features) -> Result<(), Error> {
-    let features = wasm_features(features);
-    validate_for(bytes, features).map_err(|error| match error {
+pub fn validate(bytes: &[u8], features: &Features) -> Result<Valid, Error> {
+    let enabled = wasm_features(features);
+    let error = match validate_for(bytes, enabled) {
+        Ok(()) => return Ok(Valid::default()),
+        Err(error) => error,
+    };
+    match error {
         Error::InvalidModule {
             message,
             offset: Some(offset),
         } if message.starts_with(LEGACY_EXCEPTIONS) => {
             // What is not valid with them either is just that.
-            match validate_for(bytes, features | WasmFeatures::LEGACY_EXCEPTIONS) {
-                Ok(()) => Error::Unsupported {
-                    message: format!("it uses legacy exceptions (at offset {offset:#x})"),
-                    help: Some(LEGACY_EXCEPTIONS_HELP.into()),
-                },
-                Err(invalid) => invalid,
+            validate_for(bytes, enabled | WasmFeatures::LEGACY_EXCEPTIONS)?;
+            match features.legacy_exceptions {
+                true => Ok(Valid {
+                    legacy_exceptions: true,
+                }),
+                false => Err(legacy_exceptions(&format!("at offset {offset:#x}"))),
             }
         }
-        other => other,
-    })
+        other => Err(other),
+    }
+}
+
+/// That no engine runs a module with legacy exceptions, for this reason or at this place.
+pub fn legacy_exceptions(why_or_where: &str) -> Error {
+    Error::Unsupported {
+        message: format!("it uses legacy exceptions ({why_or_where})"),
+        help: Some(LEGACY_EXCEPTIONS_HELP.into()),
+    }
 }
 
 /// What wasmparser calls the feature, and begins its message with where it is not enabled.
@@ -200,6 +232,8 @@ pub struct Features {
     pub relaxed_simd: bool,
     /// Whether relaxed SIMD instructions give the same results on every machine.
     pub relaxed_simd_deterministic: bool,
+    /// Whether there is an engine that may run legacy exceptions.
+    pub legacy_exceptions: bool,
 }
 
 impl Default for Features {
@@ -212,6 +246,7 @@ impl Default for Features {
             simd: true,
             relaxed_simd: true,
             relaxed_simd_deterministic: false,
+            legacy_exceptions: false,
         }
     }
 }

@@ -11,9 +11,9 @@ use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use napi::bindgen_prelude::{FromNapiValue, ToNapiValue, TypeName, Unknown, Valid
 use napi::{Either, Env, sys};
 use wasmparser::{FuncType, ValType};
 
-use super::{Thrown, import_failed};
+use super::{Thrown, engine, import_failed};
 use crate::error::{Exception, TrapReason};
 use crate::host::interrupt::Interrupt;
 use crate::host::{Caller, HostFunction};
@@ -39,6 +39,8 @@ enum ToJs {
     },
     /// The run is in this phase now.
     Progress(Phase),
+    /// Make the worker of this number, or end it.
+    Worker { number: u32, start: bool },
     /// The answer to a [`ToWorker`] request.
     Answer(Answer),
     /// The run is over.
@@ -95,14 +97,50 @@ impl Callee {
 
 /// Where a memory is. Valid until the module's thread goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Place {
+pub(super) struct Place {
     bytes: *mut u8,
     len: usize,
+}
+
+impl Place {
+    pub fn new(bytes: *mut u8, len: usize) -> Place {
+        Place { bytes, len }
+    }
+
+    /// Of bytes that are not to be written.
+    pub fn of(bytes: &[u8]) -> Place {
+        Place::new(bytes.as_ptr().cast_mut(), bytes.len())
+    }
+
+    /// # Safety
+    ///
+    /// The memory has to be there as long, and nobody may write it.
+    pub unsafe fn bytes<'a>(self) -> &'a [u8] {
+        match self.len {
+            0 => &[],
+            // SAFETY: passed on to the caller.
+            len => unsafe { std::slice::from_raw_parts(self.bytes, len) },
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The memory has to be there as long, and nobody else may use it.
+    pub unsafe fn bytes_mut<'a>(self) -> &'a mut [u8] {
+        match self.len {
+            0 => &mut [],
+            // SAFETY: passed on to the caller.
+            len => unsafe { std::slice::from_raw_parts_mut(self.bytes, len) },
+        }
+    }
 }
 
 // SAFETY: a pointer is only a number until it is used, which happens on the JavaScript thread
 // while the module's thread waits.
 unsafe impl Send for Place {}
+
+/// Of [`WorkerSide::serving`].
+const NO_MORE: u32 = u32::MAX;
 
 /// The module's thread's end.
 pub struct WorkerSide {
@@ -111,12 +149,75 @@ pub struct WorkerSide {
     /// The thread-safe function that makes the JavaScript thread look at its messages; null
     /// where that thread is waiting for them anyway.
     wake: AtomicPtr<sys::napi_threadsafe_function__>,
+    /// Ends the run.
+    interrupt: Arc<Interrupt>,
+    /// Whether the process or worker that this is a part of is about to end: JavaScript answers no
+    /// more.
+    is_ending: AtomicBool,
+    /// Whether the run has ended its engine's worker: JavaScript still answers.
+    is_stopped: AtomicBool,
+    /// How many imports JavaScript is in; [`NO_MORE`] when it is not to begin another.
+    serving: AtomicU32,
+    /// Held as long as the run or a step of it goes on.
+    step: Mutex<()>,
 }
 
 impl WorkerSide {
+    /// A run or a step of it, until what this gives is dropped: as long, an engine's worker stays, and
+    /// with it the module's memory.
+    pub fn step(&self) -> MutexGuard<'_, ()> {
+        self.step.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a worker that is being ended has nothing to wait for. An import that JavaScript is in may
+    /// look at the memory until it has returned, which it does where the run has ended the worker; where
+    /// everything ends, it does not go on.
+    fn may_leave_call(&self) -> bool {
+        if !self.is_stopped.load(Ordering::Relaxed) {
+            return true;
+        }
+        let left = self
+            .serving
+            .compare_exchange(0, NO_MORE, Ordering::AcqRel, Ordering::Acquire);
+        matches!(left, Ok(_) | Err(NO_MORE))
+    }
+
+    /// JavaScript is about to call an import, if it may.
+    fn begin_serving(&self) -> bool {
+        let one_more = |serving| (serving != NO_MORE).then_some(serving + 1);
+        self.serving
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more)
+            .is_ok()
+    }
+
+    fn end_serving(&self) {
+        self.serving.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// The process or worker is about to end: ends the run, and returns when nobody works on it.
+    pub fn end(&self) {
+        self.is_ending.store(true, Ordering::Relaxed);
+        self.interrupt.abort();
+        drop(self.step());
+    }
+
     /// Tells JavaScript of a new phase. Whether it listens is its own affair.
     pub fn progress(&self, phase: Phase) {
         let _ = self.tell(ToJs::Progress(phase));
+    }
+
+    /// Has a worker made that serves [`super::engine`].
+    pub fn start_worker(&self, number: u32) -> Result<(), String> {
+        let start = true;
+        let told = self.tell(ToJs::Worker { number, start });
+        told.map_err(|error| error.to_string())
+    }
+
+    /// Has it ended, whatever it does.
+    pub fn stop_worker(&self, number: u32) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+        let start = false;
+        let _ = self.tell(ToJs::Worker { number, start });
     }
 
     fn tell(&self, message: ToJs) -> Result<(), TrapReason> {
@@ -160,8 +261,13 @@ impl WorkerSide {
                 .from_js
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .recv();
+                .recv_timeout(PULSE);
+            let is_over = || {
+                self.is_ending.load(Ordering::Relaxed)
+                    || (engine::is_ending() && self.may_leave_call())
+            };
             let answer = match request {
+                Err(RecvTimeoutError::Timeout) if !is_over() => continue,
                 Err(_) => return Err(import_failed("the JavaScript environment is gone")),
                 Ok(ToWorker::Return(values)) => return values,
                 Ok(ToWorker::Memory(name)) => {
@@ -238,6 +344,8 @@ pub struct JsSide {
     /// How many imports are being called.
     depth: Cell<usize>,
     views: RefCell<Vec<View>>,
+    /// The thread of a synchronous run that nobody waits for any more.
+    left: RefCell<Option<JoinHandle<()>>>,
 }
 
 /// The two ends of a run's link.
@@ -252,6 +360,11 @@ pub fn pair(
         to_js: to_js.clone(),
         from_js: Mutex::new(from_js),
         wake: AtomicPtr::new(ptr::null_mut()),
+        interrupt: Arc::clone(&interrupt),
+        is_ending: AtomicBool::new(false),
+        is_stopped: AtomicBool::new(false),
+        serving: AtomicU32::new(0),
+        step: Mutex::default(),
     });
     let js = Rc::new(JsSide {
         env,
@@ -265,37 +378,47 @@ pub fn pair(
         held: Cell::new(0),
         depth: Cell::new(0),
         views: RefCell::default(),
+        left: RefCell::default(),
     });
     // SAFETY: the hook is removed when `js` is dropped, and an `Rc` does not move what it holds.
     check(unsafe { sys::napi_add_env_cleanup_hook(env, Some(on_exit), js.hook()) })?;
     Ok((js, worker))
 }
 
-/// Says that a synchronous run is over.
-pub struct DoneSender(Sender<ToJs>);
-
-impl DoneSender {
-    pub fn done(self) {
-        let _ = self.0.send(ToJs::Done);
-    }
-}
-
 impl JsSide {
-    pub fn done_sender(&self) -> DoneSender {
-        DoneSender(self.to_self.clone())
-    }
-
-    /// Serves the module's thread until the run is over.
-    pub fn serve_until_done(&self) {
+    /// Does a synchronous run on a thread of its own, and serves it until it is over. Nothing, where
+    /// this thread's environment ends before: what the run needs of it ends only when this has returned.
+    pub fn run_sync<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> std::io::Result<Option<T>> {
+        let (done, result) = channel();
+        let to_self = self.to_self.clone();
+        let worker = Arc::clone(&self.worker);
+        let thread = std::thread::Builder::new().name(name.into());
+        let thread = thread.spawn(move || {
+            let _step = worker.step();
+            let _ = done.send(work());
+            let _ = to_self.send(ToJs::Done);
+        })?;
         loop {
             match self.from_worker.recv_timeout(PULSE) {
-                Ok(ToJs::Done) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(ToJs::Done) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(other) => self.serve(other),
+                // That of a panic is not sent.
+                Err(RecvTimeoutError::Timeout) if thread.is_finished() => break,
                 Err(RecvTimeoutError::Timeout) if can_run(self.env) => {}
                 // A worker that is being terminated.
-                Err(RecvTimeoutError::Timeout) => self.abandon(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.abandon();
+                    *self.left.borrow_mut() = Some(thread);
+                    return Ok(None);
+                }
             }
         }
+        let _ = thread.join();
+        Ok(result.try_recv().ok())
     }
 
     /// Serves what is waiting.
@@ -307,6 +430,7 @@ impl JsSide {
 
     fn serve(&self, message: ToJs) {
         match message {
+            ToJs::Call { .. } if !self.worker.begin_serving() => {}
             ToJs::Call { index, ty, args } => {
                 self.depth.set(self.depth.get() + 1);
                 // The guest may have grown its memory since an outer import looked at it.
@@ -316,6 +440,7 @@ impl JsSide {
                     .unwrap_or_else(|error| Err(import_failed(&error.to_string())));
                 self.release_views(self.depth.get());
                 self.depth.set(self.depth.get() - 1);
+                self.worker.end_serving();
                 self.send(ToWorker::Return(result));
             }
             ToJs::Progress(phase) => {
@@ -324,6 +449,22 @@ impl JsSide {
                     let name = string(self.env, phase.name())?;
                     self.call_dispatch(&[name])
                 });
+            }
+            ToJs::Worker { number, start } => {
+                let told = in_scope(self.env, || {
+                    // SAFETY: `env` is the environment of this thread.
+                    let arguments = unsafe {
+                        let number = u32::to_napi_value(self.env, number)?;
+                        [number, bool::to_napi_value(self.env, start)?]
+                    };
+                    let why_not = self.call_dispatch(&arguments)?;
+                    // SAFETY: as above.
+                    unsafe { Option::<String>::from_napi_value(self.env, why_not) }
+                });
+                let why_not = told.unwrap_or_else(|error| Some(error.to_string()));
+                if start {
+                    engine::started(number, why_not);
+                }
             }
             // Answers are taken where they are waited for.
             ToJs::Answer(_) | ToJs::Done => {}
@@ -403,12 +544,21 @@ impl JsSide {
         if self.depth.get() == 0 {
             return Err(only_while_calling());
         }
+        let over = || Err(napi::Error::from_reason("the run is over"));
+        if self.to_worker.borrow().is_none() {
+            return over();
+        }
         self.send(message);
         loop {
-            match self.from_worker.recv() {
+            match self.from_worker.recv_timeout(PULSE) {
                 Ok(ToJs::Answer(answer)) => return Ok(answer),
                 Ok(other) => self.serve(other),
-                Err(_) => return Err(napi::Error::from_reason("the run is over")),
+                Err(_) if self.worker.is_ending.load(Ordering::Relaxed) => return over(),
+                Err(RecvTimeoutError::Timeout) if can_run(self.env) => {}
+                Err(_) => {
+                    self.abandon();
+                    return over();
+                }
             }
         }
     }
@@ -527,6 +677,8 @@ impl JsSide {
 
     /// The environment is going away: ends the run.
     pub fn abandon(&self) {
+        // What the process still does must not see memory that goes with the run.
+        self.release_views(0);
         self.interrupt.abort();
         self.close();
     }
@@ -614,6 +766,13 @@ impl Waker {
     }
 }
 
+impl Waker {
+    /// See [`WorkerSide::step`].
+    pub fn step(&self) -> MutexGuard<'_, ()> {
+        self.worker.step()
+    }
+}
+
 impl Drop for Waker {
     fn drop(&mut self) {
         self.pulse.take();
@@ -684,7 +843,7 @@ impl Drop for Pulse {
 }
 
 /// Whether JavaScript can run: not while its environment is being ended.
-fn can_run(env: sys::napi_env) -> bool {
+pub(super) fn can_run(env: sys::napi_env) -> bool {
     in_scope(env, || {
         let mut text = ptr::null_mut();
         // Of the calls that could run JavaScript, and are refused then, one that is cheap.
@@ -700,6 +859,10 @@ unsafe extern "C" fn on_exit(js: *mut c_void) {
     // SAFETY: the hook is removed before the `JsSide` is dropped.
     let js = unsafe { &*(js as *const JsSide) };
     js.abandon();
+    // Workers of this environment have ended by now, and with them what it waited for.
+    if let Some(thread) = js.left.take() {
+        let _ = thread.join();
+    }
 }
 
 /// Called on the JavaScript thread for each wake.
@@ -875,7 +1038,7 @@ fn with_type(value: Value, ty: ValType) -> Option<Value> {
 }
 
 /// An exception: by its number, or of a tag whose types index.js knows.
-fn exception(thrown: Thrown) -> TrapReason {
+pub(super) fn exception(thrown: Thrown) -> TrapReason {
     let types = thrown.params.iter().flatten().map(|ty| {
         Some(match ty.as_str() {
             "i32" => ValType::I32,
@@ -904,7 +1067,7 @@ pub fn type_names(types: &[ValType]) -> Vec<String> {
 }
 
 /// An array buffer over foreign bytes; where such buffers are banned, a copy of them.
-fn array_buffer(
+pub(super) fn array_buffer(
     env: sys::napi_env,
     place: Place,
 ) -> napi::Result<(sys::napi_value, Option<Place>)> {
@@ -943,7 +1106,7 @@ fn array_buffer(
 }
 
 /// Detaches an array buffer, and lets go of it.
-fn detach(env: sys::napi_env, reference: sys::napi_ref) {
+pub(super) fn detach(env: sys::napi_env, reference: sys::napi_ref) {
     let _ = in_scope(env, || {
         let mut buffer = ptr::null_mut();
         // SAFETY: the reference was made in this environment and is deleted once.
@@ -956,7 +1119,10 @@ fn detach(env: sys::napi_env, reference: sys::napi_ref) {
 }
 
 /// Frees the values that `work` makes.
-fn in_scope<T>(env: sys::napi_env, work: impl FnOnce() -> napi::Result<T>) -> napi::Result<T> {
+pub(super) fn in_scope<T>(
+    env: sys::napi_env,
+    work: impl FnOnce() -> napi::Result<T>,
+) -> napi::Result<T> {
     let mut scope = ptr::null_mut();
     // SAFETY: the scope is closed on every way out; `work` returns no JavaScript values.
     unsafe {
@@ -992,7 +1158,7 @@ fn string(env: sys::napi_env, text: &str) -> napi::Result<sys::napi_value> {
     unsafe { <&str>::to_napi_value(env, text) }
 }
 
-fn check(status: sys::napi_status) -> napi::Result<()> {
+pub(super) fn check(status: sys::napi_status) -> napi::Result<()> {
     match status {
         sys::Status::napi_ok => Ok(()),
         other => Err(napi::Error::new(

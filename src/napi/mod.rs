@@ -5,6 +5,7 @@
 //! misspelt. Results and errors go back as plain values too, and `index.js` makes promises and
 //! error classes of them.
 
+mod engine;
 mod link;
 mod options;
 mod session;
@@ -18,17 +19,29 @@ use napi::bindgen_prelude::{AsyncTask, BigInt, Buffer, Env, Function, Uint8Array
 use napi::{JsValue, Task};
 use napi_derive::napi;
 
-use crate::error::{Error, TrapReason};
+use crate::error::{Error, Exception, TrapReason};
 use crate::host::interrupt::Interrupt;
 use crate::options::{Import, Options};
 use crate::wizer::{Failure, Outcome, Wizer};
+use engine::Workers;
 use link::{JsFunction, JsSide, JsValues, Waker};
 use session::{Slot, Step, StepTask};
 
-/// Runs the command line in this process, and returns its exit status.
+/// Runs the command line in this process, and returns its exit status. `dispatch` makes workers.
 #[napi]
-pub fn cli(args: Vec<String>) -> u8 {
-    catch_unwind(|| crate::cli::run(args)).unwrap_or(1)
+pub fn cli(
+    env: Env,
+    args: Vec<String>,
+    dispatch: Function<'_, (), Unknown<'_>>,
+) -> napi::Result<u8> {
+    let interrupt = Arc::new(Interrupt::default());
+    let (js, worker) = link::pair(env.raw(), dispatch.raw(), interrupt)?;
+    let run = move || {
+        let engine = Arc::new(Workers::new(worker));
+        let run = || crate::cli::run_with(args, Some(engine));
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or(1)
+    };
+    Ok(js.run_sync("wizer-cli", run)?.unwrap_or(1))
 }
 
 /// What is given besides the options: bytes, which JSON cannot carry.
@@ -150,8 +163,10 @@ pub struct FunctionType {
     pub results: Vec<String>,
 }
 
-/// What a session takes besides its modules, roughly: a store with its stacks and tables.
+/// What a session takes besides its modules, roughly: a store with its stacks and tables, and where
+/// JavaScript's engine runs it, a worker.
 const SESSION_BYTES: i64 = 256 << 10;
+const WORKER_BYTES: i64 = 10 << 20;
 
 /// One run, from JavaScript's side.
 #[napi]
@@ -190,6 +205,7 @@ impl Run {
                 function: Arc::new(JsFunction::new(index, Arc::clone(&worker))),
             });
         }
+        options.host_engine = Some(Arc::new(Workers::new(Arc::clone(&worker))));
         options.interrupt = Some(interrupt.clone());
         if progress {
             options.progress = Some(Arc::new(move |phase| worker.progress(phase)));
@@ -210,7 +226,12 @@ impl Run {
         in_worker: bool,
     ) -> napi::Result<AsyncTask<StepTask>> {
         let wizer = Box::new(self.wizer()?);
-        self.js()?.holds(SESSION_BYTES + 4 * wasm.len() as i64);
+        let worker = match self.prepare(&wasm, true)? {
+            true => WORKER_BYTES,
+            false => 0,
+        };
+        self.js()?
+            .holds(SESSION_BYTES + worker + 4 * wasm.len() as i64);
         self.step(env, Step::Open(wizer, wasm.to_vec()), in_worker)
     }
 
@@ -408,6 +429,15 @@ impl Run {
         Ok(SendWizer(Wizer::with_options(options)))
     }
 
+    /// Has what will be needed made by JavaScript while it is on this thread: later it may be busy.
+    fn prepare(&self, wasm: &[u8], goes_on: bool) -> napi::Result<bool> {
+        let live = self.live.borrow();
+        let live = live.as_ref().ok_or_else(link::only_while_calling)?;
+        let is_prepared = crate::engine::tier::prepare(&live.options, wasm.len(), goes_on);
+        live.js.serve_waiting();
+        Ok(is_prepared)
+    }
+
     fn step(&self, env: Env, step: Step, in_worker: bool) -> napi::Result<AsyncTask<StepTask>> {
         let js = self.js()?;
         js.goes_on();
@@ -427,36 +457,27 @@ impl Run {
         wasm: Uint8Array,
         in_worker: bool,
     ) -> napi::Result<AsyncTask<Job>> {
+        self.prepare(&wasm, false)?;
         Ok(AsyncTask::new(Job {
             // JavaScript may change or transfer its buffer while another thread reads.
             wasm: wasm.to_vec(),
             wizer: self.wizer()?,
-            _waker: Waker::new(env.raw(), &self.js()?, in_worker)?,
+            waker: Waker::new(env.raw(), &self.js()?, in_worker)?,
         }))
     }
 
     /// Runs to the end, and calls JavaScript on this thread in between.
     #[napi(catch_unwind)]
     pub fn run_sync(&self, wasm: Uint8Array) -> napi::Result<Settled> {
-        let wasm: &[u8] = &wasm;
+        self.prepare(&wasm, false)?;
         let (wizer, js) = (self.wizer()?, self.js()?);
-        let settled = std::thread::scope(|scope| {
-            let done = js.done_sender();
-            let thread = std::thread::Builder::new()
-                .name("wizer-sync".into())
-                .spawn_scoped(scope, move || {
-                    let settled = run(&wizer, wasm);
-                    done.done();
-                    settled
-                });
-            match thread {
-                Ok(thread) => {
-                    js.serve_until_done();
-                    thread.join().unwrap_or_else(|_| Err(panicked()))
-                }
-                Err(error) => Err(Error::internal(format!("no thread to run on: {error}")).into()),
-            }
-        });
+        // This call may end before the run does: see `JsSide::run_sync`.
+        let wasm = wasm.to_vec();
+        let settled = match js.run_sync("wizer-sync", move || run(&wizer, &wasm)) {
+            Ok(Some(settled)) => settled,
+            Ok(None) => Err(Error::Aborted.into()),
+            Err(error) => Err(Error::internal(format!("no thread to run on: {error}")).into()),
+        };
         Ok(settled.into())
     }
 
@@ -541,7 +562,7 @@ pub struct Job {
     wasm: Vec<u8>,
     wizer: SendWizer,
     /// Lets the run reach the JavaScript thread as long as it lasts.
-    _waker: Waker,
+    waker: Waker,
 }
 
 impl Task for Job {
@@ -549,6 +570,7 @@ impl Task for Job {
     type JsValue = Settled;
 
     fn compute(&mut self) -> napi::Result<Self::Output> {
+        let _step = self.waker.step();
         Ok(run(&self.wizer, &self.wasm))
     }
 
@@ -620,17 +642,23 @@ impl From<&Error> for NativeError {
 
 impl From<&TrapReason> for Option<Thrown> {
     fn from(reason: &TrapReason) -> Self {
-        let TrapReason::Exception(exception) = reason else {
-            return None;
-        };
+        match reason {
+            TrapReason::Exception(exception) => Some(exception.into()),
+            _ => None,
+        }
+    }
+}
+
+impl From<&Exception> for Thrown {
+    fn from(exception: &Exception) -> Self {
         let (module, name) = exception.tag.clone().unzip();
-        Some(Thrown {
+        Thrown {
             number: exception.number,
             module,
             name,
             params: None,
             values: Some(JsValues(exception.values.clone())),
-        })
+        }
     }
 }
 

@@ -46,6 +46,7 @@ impl Task for StepTask {
     type JsValue = Settled;
 
     fn compute(&mut self) -> napi::Result<Self::Output> {
+        let _step = self.waker.step();
         let work = AssertUnwindSafe(|| step(&self.slot, &mut self.step));
         Ok(catch_unwind(work).unwrap_or_else(|_| Err(panicked())))
     }

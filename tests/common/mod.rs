@@ -4,6 +4,7 @@
 // Every test binary compiles this, and none uses all of it.
 #![allow(dead_code)]
 
+pub mod corpus;
 pub mod fixtures;
 pub mod judge;
 pub mod structure;

@@ -5,8 +5,11 @@
 //!
 //! `cargo test --test spec` runs all of it on one engine. With `SPEC=all` in the environment it
 //! runs on each, and the crate `wasmtime-wizer` beside them; `SPEC_SCRIPT=name` runs some scripts.
-//! `-- --nocapture` shows the counts.
+//! `-- --nocapture` shows the counts. With `CORPUS=DIR`, what is done and what comes of it is written
+//! down for Node's own engine.
 
+#[path = "../common/corpus.rs"]
+mod corpus;
 mod script;
 mod subject;
 mod world;
@@ -419,7 +422,8 @@ fn judge_instance(judge: &Judge, cast: &Cast<'_>, instance: usize, maker: Maker)
     let before = cast.beside(instance, &names, 0..made);
     // The judge does the same with the originals of the others.
     let others_change = !cast.beside(instance, &names, made..steps.len()).is_empty();
-    let make = |may_change| maker.make(judge, &cast.script.name, &before, may_change, wasm);
+    let name = place(made);
+    let make = |may_change| maker.make(judge, &name, &before, may_change, wasm);
     let made_subject = make(others_change);
     let mut subject = match made_subject {
         Ok(subject) => subject,

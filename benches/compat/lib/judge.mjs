@@ -50,7 +50,8 @@ export async function judge(entry, wasm) {
 
 /** The same on an engine of the other kind, where one runs the module. */
 async function onAnother(entry, wasm, { engine }) {
-  for (const other of engine === 'wasmi' ? ['baseline', 'optimizing'] : ['interpreter']) {
+  for (const other of engine === 'wasmi' ? ['baseline', 'optimizing'] : ['interpreter', 'baseline']) {
+    if (engine.includes('Winch') && other === 'baseline') continue
     const made = await run(entry, wasm, { engine: other })
     if (made.output) return made
   }

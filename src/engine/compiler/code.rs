@@ -129,6 +129,7 @@ pub(super) fn config(strategy: Strategy, settings: Settings) -> Config {
         simd,
         relaxed_simd,
         relaxed_simd_deterministic,
+        legacy_exceptions: _,
     } = settings.features;
     let mut config = Config::new();
     // Handles are told by where their objects are: this collector does not move them.

@@ -14,7 +14,7 @@ use wasmtime::{
 };
 
 use super::{Engine, InstanceId, Instances, Prepared, imported_function_types, name_is_taken};
-use crate::error::{Error, Frame, Trap, TrapReason};
+use crate::error::{Error, Frame, Trap, TrapReason, demangle};
 use crate::host::{HostState, Imports, Limiter, Made};
 use crate::module::signature;
 use crate::snapshot::objects::Object;
@@ -597,21 +597,6 @@ fn text(error: &wasmtime::Error) -> String {
         })
         .collect();
     causes.join(": ")
-}
-
-/// A function's name as its author wrote it.
-fn demangle(name: &str) -> String {
-    if let Ok(name) = rustc_demangle::try_demangle(name) {
-        return format!("{name:#}");
-    }
-    // Without the prefix, any short name would be taken for the code of a type.
-    if !name.starts_with("_Z") {
-        return name.into();
-    }
-    match cpp_demangle::Symbol::new(name) {
-        Ok(symbol) => symbol.demangle().unwrap_or_else(|_| name.into()),
-        Err(_) => name.into(),
-    }
 }
 
 impl wasmtime::ResourceLimiter for Limiter {
