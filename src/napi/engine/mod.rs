@@ -376,6 +376,14 @@ impl Loaded {
 }
 
 impl Loaded {
+    /// Whether functions of others can be called by it, or as one of it.
+    fn may_call(&self) -> bool {
+        let mut imports = self.imports.iter();
+        self.defined > 0
+            || imports
+                .any(|(.., wanted)| matches!(wanted, Wanted::Function(..) | Wanted::Other("table")))
+    }
+
     /// It is not instantiated: nothing of it is there for others.
     fn leave(&mut self) {
         self.passes_host_on = false;
@@ -499,7 +507,7 @@ impl Remote {
         let has_others = |passing: &Loaded| {
             let others = modules.iter();
             let mut others = others.filter(|other| !std::ptr::eq(*other, passing));
-            others.any(|other| other.defined > 0 || !other.imports.is_empty())
+            others.any(Loaded::may_call)
         };
         if !modules.iter().any(|m| m.passes_host_on && has_others(m)) {
             return Ok(());
