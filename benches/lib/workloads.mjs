@@ -80,7 +80,7 @@ export function workloads(directory) {
     },
     { name: 'a Go reactor, in process', ...reactor(go), prepare: () => buildGo(go), ours: 'process', time: 20 },
     { name: 'a regex module, in process', ...reactor(guest('regex')), ours: 'process', time: 25 },
-    { name: 'a user-agent parser, in process', ...reactor(guest('user-agent')), ours: 'process', time: 4 },
+    { name: 'a user-agent parser, in process', ...reactor(guest('user-agent')), ours: 'process', time: 4, memory: 2 },
     {
       name: 'an import, then 0.5 s of computing, in process',
       file: computing,

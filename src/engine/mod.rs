@@ -292,7 +292,7 @@ pub(crate) fn no_such_function(export: &str) -> TrapReason {
 }
 
 /// Where a function is given more arguments than it takes, or fewer.
-fn count_of_arguments(given: usize, wanted: usize) -> Result<(), String> {
+pub(crate) fn count_of_arguments(given: usize, wanted: usize) -> Result<(), String> {
     match given == wanted {
         true => Ok(()),
         false => Err(format!(

@@ -2,6 +2,7 @@
 
 use wasmparser::{AbstractHeapType, FuncType, HeapType, ValType};
 
+use crate::engine::count_of_arguments;
 use crate::module::val_type_name;
 use crate::value::Value;
 
@@ -37,13 +38,7 @@ pub(super) fn unchecked(ty: &FuncType) -> Option<String> {
 
 /// Whether these are arguments of these types. The error says what does not fit.
 pub(super) fn check(args: &[Value], types: &[ValType]) -> Result<(), String> {
-    if args.len() != types.len() {
-        return Err(format!(
-            "{} arguments were given to a function that takes {}",
-            args.len(),
-            types.len()
-        ));
-    }
+    count_of_arguments(args.len(), types.len())?;
     match args.iter().zip(types).find(|(arg, ty)| !arg.fits(**ty)) {
         Some((arg, ty)) => Err(format!(
             "{arg} was given where a value of type {} is wanted",
